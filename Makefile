@@ -1,0 +1,163 @@
+# One command a task. Needs git, make, a C compiler and Python >= 3.10 with venv; the rest goes into .venv.
+
+PYTHON ?= python3
+CC ?= cc
+CXX ?= c++
+PYTEST_ARGS ?=
+CTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := $(CURDIR)/.venv
+BIN := $(VENV)/bin
+export PATH := $(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+unexport PYTHONPATH PYTHONHOME
+
+PIP := $(BIN)/python -m pip --quiet
+# The venv has what the build needs, so it is done there, in a build directory that is kept.
+BUILD_WHEEL := --no-build-isolation --no-deps -C cmake.build-type=RelWithDebInfo
+
+BUILD_INPUTS := CMakeLists.txt pyproject.toml $(wildcard README.md LICENSE) \
+    $(shell find cmake csrc pysup -not -path '*/__pycache__*')
+
+.PHONY: help
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do \
+	    printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+# --- Set-up ----------------------------------------------------------------------------------------------
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "pysup needs Python 3.10 or later; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
+	    echo "Install it (Debian, Ubuntu: apt install python3-venv) or name another: make PYTHON=python3.12" >&2; \
+	    exit 1; }
+	@command -v $(firstword $(CC)) >/dev/null || { echo "No C compiler: $(CC) is not there." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install 'pip>=25.1'
+	touch $@
+
+# CMake and Ninja from the machine where they are good enough.
+$(VENV)/.tools: $(VENV)/.created pyproject.toml
+	$(PIP) install --group build --group test
+	@cmake --version 2>/dev/null | awk 'NR == 1 { split($$3, v, "."); exit !(v[1] > 3 || v[2] >= 20) } END { if (!NR) exit 1 }' \
+	    || $(PIP) install cmake
+	@command -v ninja >/dev/null || $(PIP) install ninja
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.tools
+	$(PIP) install --group lint
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.tools
+	$(PIP) install --group bench
+	touch $@
+
+build/wheel.stamp: $(VENV)/.tools $(BUILD_INPUTS)
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PIP) wheel $(BUILD_WHEEL) -C build-dir=build/python -w build/wheel .
+	touch $@
+
+$(VENV)/.installed: build/wheel.stamp
+	$(PIP) install build/wheel/*.whl
+	$(PIP) install --force-reinstall --no-deps build/wheel/*.whl
+	touch $@
+
+.PHONY: install wheel
+install: $(VENV)/.installed ## build pysup and install it in .venv
+wheel: build/wheel.stamp ## build the wheel, in build/wheel
+
+# --- Tasks -----------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: install ## a two-minute tour: run, freeze, meter, thaw, kill
+	$(BIN)/pysup demo
+
+.PHONY: test test-c test-python
+test: test-c test-python ## all tests
+
+configure = cmake -S . -B build/$(1) -G Ninja -DCMAKE_C_COMPILER=$(firstword $(CC)) -DPSUP_TESTS=ON $(2) >build/$(1).log \
+    || { cat build/$(1).log; exit 1; }
+
+test-c: $(VENV)/.tools ## the C tests
+	@mkdir -p build
+	@$(call configure,c)
+	cmake --build build/c
+	ctest --test-dir build/c --output-on-failure $(CTEST_ARGS)
+
+test-python: install ## the Python tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+C_FILES = $(shell find csrc tests benchmarks -name '*.[ch]' -o -name '*.cc' 2>/dev/null)
+lint: $(VENV)/.lint ## formatting, types, and all C at the full warning level
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy pysup
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	echo '#include "pysup.h"' | $(CC) -std=c11 -pedantic-errors -Wall -Wextra -Werror -Icsrc/include -fsyntax-only -x c -
+	@if command -v $(firstword $(CXX)) >/dev/null; then \
+	    echo "the header as C++11"; \
+	    echo '#include "pysup.h"' | $(CXX) -std=c++11 -pedantic-errors -Wall -Wextra -Werror -Icsrc/include -fsyntax-only -x c++ -; \
+	else echo "the header as C++: skipped, no C++ compiler"; fi
+	@mkdir -p build
+	@$(call configure,lint,-DPSUP_WERROR=ON)
+	cmake --build build/lint
+
+.PHONY: format
+format: $(VENV)/.lint ## put Python and C into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_FILES)
+
+.PHONY: sanitize sanitize-address sanitize-thread sanitize-python
+sanitize: sanitize-address sanitize-thread sanitize-python ## all tests under ASan and UBSan, the C tests under TSan too
+
+UBSAN := print_stacktrace=1:halt_on_error=1
+
+sanitize-address: $(VENV)/.tools
+	@mkdir -p build
+	@$(call configure,asan,-DPSUP_SANITIZE=address$(comma)undefined)
+	cmake --build build/asan
+	ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=$(UBSAN) \
+	    ctest --test-dir build/asan --output-on-failure $(CTEST_ARGS)
+
+# TSan's shadow memory does not suit every layout that address randomisation may choose.
+sanitize-thread: $(VENV)/.tools
+	@mkdir -p build
+	@$(call configure,tsan,-DPSUP_SANITIZE=thread)
+	cmake --build build/tsan
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
+	    $(shell setarch -R true 2>/dev/null && echo setarch -R) ctest --test-dir build/tsan --output-on-failure $(CTEST_ARGS)
+
+# The instrumented package stands before the one in .venv, for as long as the environment says so.
+sanitize-python: install
+	rm -rf build/asan-site
+	$(PIP) install $(BUILD_WHEEL) -C build-dir=build/asan-python -C cmake.define.PSUP_SANITIZE='address,undefined' \
+	    --target build/asan-site .
+	PYSUP_SANITIZED=1 PYTHONPATH=$(CURDIR)/build/asan-site PYTHONMALLOC=malloc \
+	    LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=$(UBSAN) \
+	    $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: install $(VENV)/.bench ## the benchmarks
+	$(BIN)/pytest benchmarks $(PYTEST_ARGS)
+
+.PHONY: test-vm
+test-vm: install ## the kernel-facing tests in a virtual machine (needs QEMU and a kernel image)
+	$(BIN)/python tests/vm/run --wheel "$$(ls build/wheel/libpysup-*.whl)"
+
+.PHONY: clean
+clean: ## remove all that make has made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+comma := ,

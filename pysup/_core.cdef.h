@@ -1,0 +1,2 @@
+/* Read by cffi: declarations only. */
+const char *psup_version(void);

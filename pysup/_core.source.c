@@ -1,0 +1,1 @@
+#include "pysup.h"
