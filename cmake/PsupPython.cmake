@@ -16,11 +16,9 @@ add_custom_command(
     VERBATIM)
 
 # A list, not a string: each word is an argument of its own.
-set(core_abi)
+set(core_abi WITH_SOABI)
 if(SKBUILD_SABI_VERSION)
-  set(core_abi USE_SABI ${SKBUILD_SABI_VERSION})
-else()
-  set(core_abi WITH_SOABI)
+  list(APPEND core_abi USE_SABI ${SKBUILD_SABI_VERSION})
 endif()
 python_add_library(_core MODULE ${core_abi} ${core_c})
 target_link_libraries(_core PRIVATE pysup psup_sanitize)

@@ -27,10 +27,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     if not skipped:
         return
-    reasons = collections.Counter(
-        report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        for report in skipped
-    )
+    reasons: collections.Counter[str] = collections.Counter()
+    for report in skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] += 1
     terminalreporter.section(f"{len(skipped)} skipped")
     for reason, count in reasons.most_common():
         terminalreporter.line(f"{count:5}  {reason}")

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
-int main() {
+int main()
+{
     return std::strcmp(psup_version(), PSUP_VERSION) == 0 ? 0 : 1;
 }

@@ -17,12 +17,14 @@ enum { SKIPPED = 77 };
 static struct psup_test *first_test;
 static struct psup_test **last_test = &first_test;
 
-void psup_test_register(struct psup_test *test) {
+void psup_test_register(struct psup_test *test)
+{
     *last_test = test;
     last_test = &test->next;
 }
 
-void psup_test_skip(const char *reason, ...) {
+void psup_test_skip(const char *reason, ...)
+{
     va_list args;
 
     fputs("    skipped: ", stdout);
@@ -33,7 +35,8 @@ void psup_test_skip(const char *reason, ...) {
     exit(SKIPPED);
 }
 
-void psup_test_fail(const char *file, int line, const char *message, ...) {
+void psup_test_fail(const char *file, int line, const char *message, ...)
+{
     va_list args;
 
     printf("    %s:%d: ", file, line);
@@ -44,14 +47,15 @@ void psup_test_fail(const char *file, int line, const char *message, ...) {
     exit(EXIT_FAILURE);
 }
 
-void psup_test_equal(const char *file, int line, const char *expression, long long got, long long expected) {
+void psup_test_equal(const char *file, int line, const char *expression, long long got, long long expected)
+{
     if (got != expected)
         psup_test_fail(file, line, "%s: got %lld (%#llx), expected %lld (%#llx)", expression, got,
                        (unsigned long long)got, expected, (unsigned long long)expected);
 }
 
-void psup_test_str_equal(const char *file, int line, const char *expression, const char *got,
-                         const char *expected) {
+void psup_test_str_equal(const char *file, int line, const char *expression, const char *got, const char *expected)
+{
     if (!got || !expected ? got != expected : strcmp(got, expected) != 0)
         psup_test_fail(file, line, "%s: got \"%s\", expected \"%s\"", expression, got ? got : "(null)",
                        expected ? expected : "(null)");
@@ -60,7 +64,8 @@ void psup_test_str_equal(const char *file, int line, const char *expression, con
 /* The open descriptors as a bit set; those past its end are left out. */
 enum { FD_WORDS = 64, FD_WORD_BITS = 64 };
 
-static void open_descriptors(unsigned long long set[FD_WORDS]) {
+static void open_descriptors(unsigned long long set[FD_WORDS])
+{
     DIR *dir = opendir("/proc/self/fd");
     struct dirent *entry;
 
@@ -77,7 +82,8 @@ static void open_descriptors(unsigned long long set[FD_WORDS]) {
     closedir(dir);
 }
 
-static bool descriptors_leaked(const unsigned long long before[FD_WORDS]) {
+static bool descriptors_leaked(const unsigned long long before[FD_WORDS])
+{
     unsigned long long after[FD_WORDS];
     bool leaked = false;
 
@@ -98,7 +104,8 @@ static bool descriptors_leaked(const unsigned long long before[FD_WORDS]) {
     return leaked;
 }
 
-static bool child_left(void) {
+static bool child_left(void)
+{
     siginfo_t info = {0};
 
     if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) < 0)
@@ -107,7 +114,8 @@ static bool child_left(void) {
     return true;
 }
 
-static _Noreturn void run_here(const struct psup_test *test) {
+static _Noreturn void run_here(const struct psup_test *test)
+{
     unsigned long long before[FD_WORDS];
     bool leaked;
 
@@ -118,7 +126,8 @@ static _Noreturn void run_here(const struct psup_test *test) {
     exit(leaked ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
-static int wait_for(pid_t pid, int timeout_seconds, bool *timed_out) {
+static int wait_for(pid_t pid, int timeout_seconds, bool *timed_out)
+{
     struct timespec now, end;
     int status;
 
@@ -146,7 +155,8 @@ static int wait_for(pid_t pid, int timeout_seconds, bool *timed_out) {
     }
 }
 
-static int run_forked(const struct psup_test *test) {
+static int run_forked(const struct psup_test *test)
+{
     bool timed_out;
     int status;
     pid_t pid;
@@ -176,7 +186,8 @@ static int run_forked(const struct psup_test *test) {
     return WEXITSTATUS(status);
 }
 
-static bool selected(const char *name, char **names) {
+static bool selected(const char *name, char **names)
+{
     if (!*names)
         return true;
     for (; *names; names++)
@@ -185,7 +196,8 @@ static bool selected(const char *name, char **names) {
     return false;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     int passed = 0, failed = 0, skipped = 0;
     bool list = argc > 1 && strcmp(argv[1], "--list") == 0;
 

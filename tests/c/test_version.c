@@ -2,6 +2,7 @@
 
 #include "runner.h"
 
-TEST(version_of_library_is_version_of_header) {
+TEST(version_of_library_is_version_of_header)
+{
     ASSERT_STR_EQ(psup_version(), PSUP_VERSION);
 }
