@@ -1,4 +1,5 @@
-# One command a task. Needs git, make, a C compiler and Python >= 3.10 with venv; the rest goes into .venv.
+# One command a task. Needs git, make, a C compiler and Python >= 3.10 with venv and its C headers; the rest goes
+# into .venv.
 
 PYTHON ?= python3
 CC ?= cc
@@ -40,6 +41,8 @@ $(VENV)/.created:
 	    echo "$(PYTHON) cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
 	    echo "Install it (Debian, Ubuntu: apt install python3-venv) or name another: make PYTHON=python3.12" >&2; \
 	    exit 1; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || { \
+	    echo "The C headers of $(PYTHON) are missing (Debian, Ubuntu: apt install python3-dev)." >&2; exit 1; }
 	@command -v $(firstword $(CC)) >/dev/null || { echo "No C compiler: $(CC) is not there." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install 'pip>=25.1'
