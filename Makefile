@@ -90,11 +90,17 @@ test: test-c test-python ## all tests
 configure = cmake -S . -B build/$(1) -G Ninja -DCMAKE_C_COMPILER=$(firstword $(CC)) -DPSUP_TESTS=ON $(2) >build/$(1).log \
     || { cat build/$(1).log; exit 1; }
 
+# usage: $(call run_ctest,DIR[,WRAPPER]); then the tests skipped within the programs, and why
+define run_ctest
+$(2) ctest --test-dir build/$(1) --output-on-failure $(CTEST_ARGS)
+@sed -n 's/^ *skipped: /skipped: /p' build/$(1)/Testing/Temporary/LastTest.log | sort | uniq -c
+endef
+
 test-c: $(VENV)/.tools ## the C tests
 	@mkdir -p build
 	@$(call configure,c)
 	cmake --build build/c
-	ctest --test-dir build/c --output-on-failure $(CTEST_ARGS)
+	$(call run_ctest,c)
 
 test-python: install ## the Python tests
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -130,16 +136,15 @@ sanitize-address: $(VENV)/.tools
 	@mkdir -p build
 	@$(call configure,asan,-DPSUP_SANITIZE=address$(comma)undefined)
 	cmake --build build/asan
-	ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=$(UBSAN) \
-	    ctest --test-dir build/asan --output-on-failure $(CTEST_ARGS)
+	$(call run_ctest,asan,ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=$(UBSAN))
 
 # TSan's shadow memory does not suit every layout that address randomisation may choose.
+SETARCH = $(shell setarch -R true 2>/dev/null && echo setarch -R)
 sanitize-thread: $(VENV)/.tools
 	@mkdir -p build
 	@$(call configure,tsan,-DPSUP_SANITIZE=thread)
 	cmake --build build/tsan
-	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
-	    $(shell setarch -R true 2>/dev/null && echo setarch -R) ctest --test-dir build/tsan --output-on-failure $(CTEST_ARGS)
+	$(call run_ctest,tsan,TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(SETARCH))
 
 # The instrumented package stands before the one in .venv, for as long as the environment says so.
 sanitize-python: install
