@@ -12,9 +12,9 @@ CTEST_ARGS ?=
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
 
-VENV := $(CURDIR)/.venv
+VENV := .venv
 BIN := $(VENV)/bin
-export PATH := $(BIN):$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 unexport PYTHONPATH PYTHONHOME
@@ -35,7 +35,7 @@ help: ## show this list
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	    echo "pysup needs Python 3.10 or later; this is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; \
+	    echo "pysup needs Python 3.10 or later; $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo "not there"). Try: make PYTHON=python3.12" >&2; \
 	    exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	    echo "$(PYTHON) cannot make virtual environments: its venv or ensurepip module is missing." >&2; \
@@ -107,7 +107,7 @@ test-python: install ## the Python tests
 
 .PHONY: lint
 C_FILES = $(shell find csrc tests benchmarks -name '*.[ch]' -o -name '*.cc' 2>/dev/null)
-lint: $(VENV)/.lint ## formatting, types, and all C at the full warning level
+lint: install $(VENV)/.lint ## formatting, types, and all C at the full warning level
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pysup
@@ -151,7 +151,7 @@ sanitize-python: install
 	rm -rf build/asan-site
 	$(PIP) install $(BUILD_WHEEL) -C build-dir=build/asan-python -C cmake.define.PSUP_SANITIZE='address,undefined' \
 	    --target build/asan-site .
-	PYSUP_SANITIZED=1 PYTHONPATH=$(CURDIR)/build/asan-site PYTHONMALLOC=malloc \
+	PYSUP_SANITIZED=1 PYTHONPATH="$(CURDIR)/build/asan-site" PYTHONMALLOC=malloc \
 	    LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=$(UBSAN) \
 	    $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS)
 

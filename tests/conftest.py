@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import collections
 import os
+import pathlib
+import sys
 
 import pytest
 
-import pysup
+# `python -m pytest` puts the checkout first, where pysup/ is without its compiled module.
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:] = [entry for entry in sys.path if pathlib.Path(entry).resolve() != CHECKOUT]
+
+import pysup  # noqa: E402
 
 
 def pytest_report_header() -> str:
