@@ -210,6 +210,8 @@ class Timestamp(datetime):
             nanosecond = 0 if len(args) > 6 or "microsecond" in kwargs else self._nanosecond
         return self._with(super().replace(*args, **kwargs), nanosecond)
 
+    __replace__ = replace  # what copy.replace calls, from Python 3.13 on
+
     def astimezone(self, tz: tzinfo | None = None) -> Timestamp:
         """The same instant in another zone."""
         return self._with(super().astimezone(tz), self._nanosecond)
@@ -237,6 +239,9 @@ class Timestamp(datetime):
 
     def __eq__(self, other: object) -> bool:
         return self._nanosecond == _nanosecond(other) if self._same_micros(other) else super().__eq__(other)
+
+    def __ne__(self, other: object) -> bool:  # datetime has its own, which knows no nanoseconds
+        return not self == other
 
     # Equal times have equal nanoseconds, so the hash need not know them; and it has to be datetime's, because
     # a Timestamp without any equals the datetime.
@@ -397,7 +402,7 @@ class _Plan:
 
     def encode(self, message: Any) -> dict[str, Any]:
         if not isinstance(message, self.cls):
-            raise _expected(f"a {self.cls.__name__}", message)
+            raise _expected(self.cls.__name__, message)
         out: dict[str, Any] = {} if self.tag is None else {"type": self.tag}
         key = ""
         try:
@@ -593,7 +598,7 @@ def _tagged(classes: dict[str, type[Message]]) -> _Codec:
         for cls in classes.values():
             if isinstance(value, cls):
                 return _plan(cls).encode(value)
-        raise _expected(f"a {names}", value)
+        raise _expected(names, value)
 
     def decode(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -604,7 +609,7 @@ def _tagged(classes: dict[str, type[Message]]) -> _Codec:
         return _plan(classes[tag]).decode(value)
 
     def zero() -> Any:
-        raise _expected(f"a {names}", None)
+        raise _expected(names, None)
 
     return _Codec(encode, decode, zero)
 
