@@ -49,14 +49,14 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.lists(values(args[0]), max_size=3)
     if origin in (typing.Union, types.UnionType):
         return st.one_of([values(arg) for arg in args])
+    if origin is not None:
+        return st.dictionaries(TEXT, values(args[1]), max_size=3)
     if hint is type(None):
         return st.none()
     if issubclass(hint, enum.Enum):
         return st.sampled_from(hint)
     if issubclass(hint, model.Message):
         return messages(hint)
-    if origin is not None:
-        return st.dictionaries(TEXT, values(args[1]), max_size=3)
     by_type = {str: TEXT, float: st.floats(allow_nan=False, allow_infinity=False), datetime: TIMES}
     return typing.cast("st.SearchStrategy[Any]", by_type[hint])
 
@@ -118,8 +118,8 @@ def test_damaged_fields_are_only_ever_a_serde_error(message: Any, junk: Any, dat
     form = message.to_dict()
     name = data.draw(st.sampled_from(dataclasses.fields(cls))).name
     form[name] = junk
-    for given_form in (form, junk):
-        complaint(lambda given_form=given_form: cls.from_dict(given_form).to_json())
+    complaint(lambda: cls.from_dict(form).to_json())
+    complaint(lambda: cls.from_dict(junk).to_json())
     setattr(message, name, junk)
     told = complaint(message.to_json)
     assert told is None or name in told or cls is model.ProcessTermination
