@@ -208,31 +208,33 @@ class Timestamp(datetime):
         """As `datetime.replace`, with `nanosecond` too; a new microsecond resets it."""
         if nanosecond is None:
             nanosecond = 0 if len(args) > 6 or "microsecond" in kwargs else self._nanosecond
-        return self._with(super().replace(*args, **kwargs), nanosecond)
+        return self._with(self._plain().replace(*args, **kwargs), nanosecond)
 
     __replace__ = replace  # what copy.replace calls, from Python 3.13 on
 
     def astimezone(self, tz: tzinfo | None = None) -> Timestamp:
         """The same instant in another zone."""
-        return self._with(super().astimezone(tz), self._nanosecond)
+        return self._with(self._plain().astimezone(tz), self._nanosecond)
 
     def __add__(self, other: timedelta) -> Timestamp:
-        moved = super().__add__(other)
+        moved = self._plain().__add__(other)
         return moved if moved is NotImplemented else self._with(moved, self._nanosecond)
 
     __radd__ = __add__
 
     def __sub__(self, other: Any) -> Any:
-        moved = super().__sub__(other)
+        moved = self._plain().__sub__(other)
         return self._with(moved, self._nanosecond) if isinstance(moved, datetime) else moved
 
     @classmethod
     def _with(cls, value: datetime, nanosecond: int) -> Timestamp:
-        if not 0 <= nanosecond <= 999:
-            raise ValueError("nanosecond must be in 0..999")
-        self = cls.combine(value.date(), value.timetz())
-        self._nanosecond = nanosecond
-        return self
+        day = value.year, value.month, value.day
+        time = value.hour, value.minute, value.second, value.microsecond
+        return cls(*day, *time, value.tzinfo, fold=value.fold, nanosecond=nanosecond)
+
+    def _plain(self) -> datetime:
+        # datetime's own methods forget the fold of a subclass, so they are called on this.
+        return datetime.combine(self.date(), self.timetz())
 
     def _same_micros(self, other: object) -> bool:
         return datetime.__eq__(self, other) is True
@@ -263,7 +265,7 @@ class Timestamp(datetime):
         return f"{super().__repr__()[:-1]}, nanosecond={self._nanosecond})"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        return type(self)._with, (datetime.combine(self.date(), self.timetz()), self._nanosecond)
+        return type(self)._with, (self._plain(), self._nanosecond)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

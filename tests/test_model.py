@@ -12,7 +12,7 @@ import signal
 import types
 import typing
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -369,6 +369,31 @@ def test_timestamp_keeps_its_nanosecond() -> None:
         Timestamp(2024, 1, 1).to_rfc3339()
     with pytest.raises(AttributeError):
         time.nanosecond = 1  # type: ignore[misc]
+
+
+def test_timestamp_keeps_its_fold() -> None:
+    class Zone(tzinfo):
+        """One that repeats an hour, as at the end of summer."""
+
+        def utcoffset(self, time: datetime | None) -> timedelta:
+            return timedelta(hours=-5 if time is None or time.fold else -4)
+
+        def dst(self, time: datetime | None) -> timedelta:
+            return timedelta(0)
+
+        def tzname(self, time: datetime | None) -> str:
+            return "zone"
+
+    time = Timestamp(2024, 11, 3, 1, 30, tzinfo=Zone(), fold=1, nanosecond=9)
+    assert time.to_rfc3339() == "2024-11-03T01:30:00.000000009-05:00"
+    for same in (
+        copy.deepcopy(time),
+        Timestamp.of(time),
+        time.replace(second=0),
+        time.replace(tzinfo=Zone()),
+    ):
+        assert same.to_rfc3339() == time.to_rfc3339()
+    assert time.replace(fold=0).to_rfc3339() == "2024-11-03T01:30:00.000000009-04:00"
 
 
 @pytest.mark.parametrize(
