@@ -1,5 +1,6 @@
 #include "pysup.h"
 
-const char *psup_version(void) {
+const char *psup_version(void)
+{
     return PSUP_VERSION;
 }
