@@ -348,8 +348,10 @@ static bool in_use(const struct psup__cgroups *cgroups, int hierarchy)
     return false;
 }
 
-bool psup__cgroups_v1(const struct psup__cgroups *cgroups)
+bool psup__cgroups_helper(const struct psup__cgroups *cgroups)
 {
+    if (psup__cgroups_any(cgroups) && cgroups->needs[PSUP_NEED_MEMORY].from == PSUP__HIERARCHIES)
+        return true;
     for (int i = PSUP__V2 + 1; i < PSUP__HIERARCHIES; i++)
         if (in_use(cgroups, i))
             return true;

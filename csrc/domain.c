@@ -148,7 +148,7 @@ static int start(psup_domain *domain, const psup_limits *limits, psup_error *err
         return result;
     if (limits)
         result = psup__limits_set(cgroups, &domain->group, limits, error);
-    if (!result && psup__cgroups_v1(cgroups))
+    if (!result && psup__cgroups_helper(cgroups))
         result = psup__domain_start_helper(domain, error);
     if (!result) {
         pthread_mutex_lock(&domain->supervisor->lock);
@@ -183,17 +183,25 @@ int psup_domain_check_limits(psup_domain *domain, const psup_limits *limits, psu
 
 /* ---- stopped ---- */
 
-static void kill_all(psup_domain *domain)
+/* `again`: it was not enough before. */
+static void kill_all(psup_domain *domain, bool again)
 {
     const struct psup__group *group = &domain->group;
     if (group->kill >= 0 && pwrite(group->kill, "1", 1, 0) == 1)
         return;
-    if (group->fds[PSUP__V2] >= 0)
+    if (group->fds[PSUP__V2] >= 0) {
         psup__sweep_kill(group->fds[PSUP__V2]);
-    else if (group->fds[PSUP__FREEZER] >= 0)
-        psup__sweep_kill(group->fds[PSUP__FREEZER]);
-    else
+    } else if (group->fds[PSUP__FREEZER] >= 0) {
+        /* Frozen, so that nothing can fork itself out of reach. The shims live in the cgroup too and are spared, for
+         * they have the statuses to tell; one that was killed from inside has left its tree to the cgroup. */
+        psup__freeze(domain, LOOK_MAX_NS);
+        psup__domain_signal_trees(domain, SIGKILL, 2);
+        psup__unfreeze(domain);
+        if (again)
+            psup__sweep_kill(group->fds[PSUP__FREEZER]);
+    } else {
         psup__domain_signal_trees(domain, SIGKILL, TREE_ROUNDS);
+    }
 }
 
 static bool is_empty(psup_domain *domain)
@@ -243,12 +251,12 @@ static int stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_erro
     if (domain->state != PSUP__STOPPING)
         begin_stop(domain);
 
-    kill_all(domain);
+    kill_all(domain, false);
     while (!is_empty(domain)) {
         if ((paused = pause_for(&pause, deadline)))
             return psup__fail(error, -paused, "stop", "processes of domain \"%s\" are still there", domain->name);
         if (pause == LOOK_MAX_NS)
-            kill_all(domain);
+            kill_all(domain, true);
     }
     if (!domain->measured) {
         result = psup__cycle_end(domain, NULL);

@@ -77,8 +77,9 @@ struct psup__cgroups {
 int psup__cgroups_open(struct psup__cgroups *cgroups, const psup_options *options, psup_error *error);
 void psup__cgroups_close(struct psup__cgroups *cgroups);
 bool psup__cgroups_any(const struct psup__cgroups *cgroups);
-/* Whether a domain's processes must be started by a helper that stands in its v1 cgroups. */
-bool psup__cgroups_v1(const struct psup__cgroups *cgroups);
+/* Whether a domain's processes must be started by a helper: one that stands in its v1 cgroups, or, where the peak of
+ * memory comes from getrusage(2), one that is small, for a process's peak begins with that of who started it. */
+bool psup__cgroups_helper(const struct psup__cgroups *cgroups);
 
 /* A pre-made cgroup v2 below a domain's, for one process and what descends from it. */
 struct psup__leaf {

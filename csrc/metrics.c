@@ -1,6 +1,7 @@
 /* What a cycle cost: counters of the domain, of this process and of the machine, and the differences between two looks. */
 #include "internal.h"
 
+#include "sweep.h"
 #include "tree.h"
 
 #include <fcntl.h>
@@ -176,25 +177,45 @@ static uint64_t process_peak(int proc, int pid)
     return at ? strtoull(at + 7, NULL, 10) * 1024 : 0;
 }
 
-/* Without cgroups: those that live, and what the shims have told of those that have ended. */
+/* The largest resident set of those that live in the domain's cgroup, where there is no memory controller. */
+static uint64_t group_peak(psup_domain *domain)
+{
+    enum { ROOM = 4096 };
+    uint64_t peak = 0;
+    int *pids = malloc(ROOM * sizeof *pids);
+    int count = pids ? psup__sweep_list(domain->group.fds[PSUP__V2], pids, ROOM) : 0;
+    for (int i = 0; i < count && i < ROOM; i++) {
+        uint64_t one = process_peak(domain->supervisor->proc, pids[i]);
+        peak = one > peak ? one : peak;
+    }
+    free(pids);
+    return peak;
+}
+
+/* Without cgroups: those that live below the shims. */
 static void tree_figures(psup_domain *domain, uint64_t *ret_cpu, uint64_t *ret_peak)
 {
     psup_supervisor *supervisor = domain->supervisor;
     struct psup__node *nodes = malloc(NODES_MAX * sizeof *nodes);
     int *roots = NULL, n_roots = psup__domain_roots(domain, &roots);
     long count = nodes && n_roots > 0 ? psup__tree_list(supervisor->proc, roots, (size_t)n_roots, nodes, NODES_MAX) : 0;
-    pthread_mutex_lock(&supervisor->lock);
-    uint64_t cpu = domain->ended_cpu, peak = domain->ended_peak;
-    pthread_mutex_unlock(&supervisor->lock);
+    *ret_cpu = *ret_peak = 0;
     for (long i = 0; i < count; i++) {
-        cpu += process_cpu(nodes[i].pid) + nodes[i].ticks * (uint64_t)supervisor->machine.tick_ns;
+        *ret_cpu += process_cpu(nodes[i].pid) + nodes[i].ticks * (uint64_t)supervisor->machine.tick_ns;
         uint64_t one = process_peak(supervisor->proc, nodes[i].pid);
-        peak = one > peak ? one : peak;
+        *ret_peak = one > *ret_peak ? one : *ret_peak;
     }
     free(roots);
     free(nodes);
-    *ret_cpu = cpu;
-    *ret_peak = peak;
+}
+
+/* With what was told of those that have ended. */
+static void add_ended(psup_domain *domain, uint64_t *cpu, uint64_t *peak)
+{
+    pthread_mutex_lock(&domain->supervisor->lock);
+    *cpu += domain->ended_cpu;
+    *peak = domain->ended_peak > *peak ? domain->ended_peak : *peak;
+    pthread_mutex_unlock(&domain->supervisor->lock);
 }
 
 static uint64_t domain_cpu(psup_domain *domain)
@@ -209,17 +230,23 @@ static uint64_t domain_cpu(psup_domain *domain)
         return value;
     default:
         tree_figures(domain, &value, &peak);
+        add_ended(domain, &value, &peak);
         return value;
     }
 }
 
 static uint64_t domain_peak(psup_domain *domain)
 {
-    uint64_t value = 0, cpu;
-    if (domain->group.peak >= 0)
+    uint64_t value = 0, cpu = 0;
+    if (domain->group.peak >= 0) {
         psup__read_number(domain->group.peak, &value);
+        return value;
+    }
+    if (domain->group.fds[PSUP__V2] >= 0)
+        value = group_peak(domain);
     else
         tree_figures(domain, &cpu, &value);
+    add_ended(domain, &cpu, &value);
     return value;
 }
 

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -38,10 +39,10 @@ static uint64_t wall_ms(void)
 }
 
 /* Waits for a process that is known to have ended. False where its status cannot be had. */
-static bool collect(int pidfd, int *ret_code, int *ret_status)
+static bool collect(int pidfd, int *ret_code, int *ret_status, struct rusage *usage)
 {
     siginfo_t info = {0};
-    if (waitid((idtype_t)3 /* P_PIDFD */, (id_t)pidfd, &info, WEXITED | WNOHANG) == 0 && info.si_pid) {
+    if (syscall(SYS_waitid, 3 /* P_PIDFD */, pidfd, &info, WEXITED | WNOHANG, usage) == 0 && info.si_pid) {
         *ret_code = info.si_code;
         *ret_status = info.si_status;
         return true;
@@ -99,11 +100,20 @@ static void announce(struct psup_process *process, uint64_t now, int code, int s
     psup__process_changed(process);
 }
 
+static void note_peak(psup_domain *domain, uint64_t bytes)
+{
+    if (bytes > domain->ended_peak)
+        domain->ended_peak = bytes;
+}
+
 static void process_ended(struct psup_process *process, uint64_t now)
 {
     int code = 0, status = 0;
+    struct rusage usage = {0};
     epoll_ctl(process->supervisor->epoll, EPOLL_CTL_DEL, process->pidfd, NULL);
-    collect(process->pidfd, &code, &status);
+    collect(process->pidfd, &code, &status, &usage);
+    if (process->domain)
+        note_peak(process->domain, (uint64_t)usage.ru_maxrss * 1024u);
     announce(process, now, code, status);
     psup__process_settle(process);
 }
@@ -121,7 +131,7 @@ static void shim_spoke(struct psup_process *process, uint64_t now)
             return;
         if (domain) {
             domain->ended_cpu += reply.cpu_ns;
-            domain->ended_peak = reply.peak_bytes > domain->ended_peak ? reply.peak_bytes : domain->ended_peak;
+            note_peak(domain, reply.peak_bytes);
         }
         if (!reply.orphan)
             announce(process, reply.time_ms, reply.code, reply.status);

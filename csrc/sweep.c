@@ -84,6 +84,7 @@ static int kill_member(int pid, void *argument)
 struct walk {
     int (*step)(int directory, struct walk *walk);
     int depth;
+    int *pids, room, count; /* of a list */
 };
 
 static int enter(int parent, const char *name, void *argument)
@@ -113,6 +114,28 @@ static int thaw_step(int directory, struct walk *walk)
     if (psup__write_at(directory, "freezer.state", "THAWED") < 0)
         psup__write_at(directory, "cgroup.freeze", "0");
     return each_child(directory, enter, walk);
+}
+
+static int list_process(int pid, void *argument)
+{
+    struct walk *walk = argument;
+    if (walk->count < walk->room)
+        walk->pids[walk->count] = pid;
+    walk->count++;
+    return 0;
+}
+
+static int list_step(int directory, struct walk *walk)
+{
+    each_process(directory, list_process, walk);
+    return each_child(directory, enter, walk);
+}
+
+int psup__sweep_list(int directory, int *ret_pids, int room)
+{
+    struct walk walk = {.step = list_step, .pids = ret_pids, .room = room};
+    int result = list_step(directory, &walk);
+    return result < 0 ? result : walk.count;
 }
 
 static int any_process(int pid, void *argument)

@@ -14,6 +14,9 @@ int psup__sweep_kill(int directory);
 /* 1 where a process is in the cgroup `directory` or below, 0 where none is, or a negative errno. */
 int psup__sweep_populated(int directory);
 
+/* The pids of all processes in the cgroup `directory` and below; how many there are, even if more than `room`. */
+int psup__sweep_list(int directory, int *ret_pids, int room);
+
 /* Removes the cgroup `name` in `parent`, the deepest first; 0, also where there was none, or a negative errno. */
 int psup__sweep_remove(int parent, const char *name);
 
