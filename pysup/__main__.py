@@ -1,0 +1,7 @@
+"""`python -m pysup`."""
+
+import sys
+
+from pysup.cli import main
+
+sys.exit(main())
