@@ -20,9 +20,9 @@
 
 int psup_domain_new(psup_supervisor *supervisor, const char *name, psup_domain **ret, psup_error *error)
 {
-    int result = psup__supervisor_alive(supervisor);
+    int result = psup__supervisor_check(supervisor, error);
     if (result)
-        return psup__fail(error, -result, "supervisor", "this supervisor belongs to the process that forked this one");
+        return result;
     size_t n = name ? strlen(name) : 0;
     if (!n || n > PSUP_NAME_MAX || strchr(name, '/') || strchr(name, '\n') || !strcmp(name, ".") || !strcmp(name, ".."))
         return psup__fail(error, EINVAL, "name", "a domain's name has 1 to %d bytes, none of them \"/\" or a line's end, not %zu",
@@ -32,6 +32,7 @@ int psup_domain_new(psup_supervisor *supervisor, const char *name, psup_domain *
         free(domain);
         return psup__fail(error, ENOMEM, "memory", "no memory for domain \"%s\"", name);
     }
+    atomic_init(&domain->references, 1);
     domain->supervisor = supervisor;
     domain->helper = (struct psup__init){.socket = -1, .pidfd = -1, .pid = -1};
     snprintf(domain->name, sizeof domain->name, "%s", name);
@@ -53,6 +54,7 @@ int psup_domain_new(psup_supervisor *supervisor, const char *name, psup_domain *
         free(domain);
         return psup__fail(error, EEXIST, "name", "there is a domain \"%s\" already", name);
     }
+    atomic_fetch_add(&supervisor->references, 1);
     *ret = domain;
     return 0;
 }
@@ -66,36 +68,57 @@ static void close_leaves(psup_domain *domain)
     domain->n_leaves = domain->leaves_room = 0;
 }
 
+void psup__domain_end(psup_domain *domain)
+{
+    psup_supervisor *supervisor = domain->supervisor;
+    if (psup__supervisor_alive(supervisor))
+        return;
+    psup_metrics metrics = {.size = sizeof metrics};
+    if (domain->state != PSUP__STOPPED)
+        while (psup_domain_stop(domain, FREE_TIMEOUT, &metrics, NULL) == -EINTR)
+            ;
+    pthread_mutex_lock(&domain->lock);
+    pthread_mutex_lock(&supervisor->lock);
+    for (psup_domain **at = &supervisor->domains; *at; at = &(*at)->next)
+        if (*at == domain) {
+            *at = domain->next;
+            break;
+        }
+    while (domain->processes) /* what even SIGKILL did not end: no one waits for it any more */
+        psup__process_abandon(domain->processes);
+    while (domain->subscribers)
+        psup__events_end(domain->subscribers);
+    pthread_mutex_unlock(&supervisor->lock);
+    domain->state = PSUP__ENDED;
+    close_leaves(domain);
+    psup__group_close(&domain->group);
+    psup__init_end(&domain->helper, PSUP__S);
+    pthread_mutex_unlock(&domain->lock);
+}
+
 psup_domain *psup_domain_free(psup_domain *domain)
 {
     if (!domain)
         return NULL;
-    psup_supervisor *supervisor = domain->supervisor;
-    if (!psup__supervisor_alive(supervisor)) {
-        psup_metrics metrics = {.size = sizeof metrics};
-        if (domain->state != PSUP__STOPPED)
-            while (psup_domain_stop(domain, FREE_TIMEOUT, &metrics, NULL) == -EINTR)
-                ;
-        pthread_mutex_lock(&supervisor->lock);
-        for (psup_domain **at = &supervisor->domains; *at; at = &(*at)->next)
-            if (*at == domain) {
-                *at = domain->next;
-                break;
-            }
-        while (domain->processes) /* what even SIGKILL did not end: the reaper must not find the domain any more */
-            psup__process_abandon(domain->processes);
-        pthread_mutex_unlock(&supervisor->lock);
-    }
-    psup__queue_free(&domain->backlog);
+    psup__domain_end(domain);
+    psup__queue_free(&domain->backlog); /* what it holds refers to the domain */
+    psup__domain_release(domain);
+    return NULL;
+}
+
+void psup__domain_release(psup_domain *domain)
+{
+    if (atomic_fetch_sub(&domain->references, 1) != 1)
+        return;
     psup__cycle_free(&domain->cycle);
-    close_leaves(domain);
+    close_leaves(domain); /* a forked copy's: descriptors and memory only */
     psup__group_close(&domain->group);
-    domain->helper.ours = domain->helper.ours && !psup__supervisor_alive(supervisor);
-    psup__init_end(&domain->helper, PSUP__S);
+    domain->helper.ours = false;
+    psup__init_end(&domain->helper, 0);
     pthread_mutex_destroy(&domain->lock);
     free(domain->interfaces);
+    psup__supervisor_release(domain->supervisor);
     free(domain);
-    return NULL;
 }
 
 /* ---- started ---- */
@@ -137,9 +160,9 @@ static int take_down(psup_domain *domain)
 static int start(psup_domain *domain, const psup_limits *limits, psup_error *error)
 {
     const struct psup__cgroups *cgroups = &domain->supervisor->cgroups;
-    int result = psup__supervisor_alive(domain->supervisor);
+    int result = psup__supervisor_check(domain->supervisor, error);
     if (result)
-        return psup__fail(error, -result, "supervisor", "this supervisor belongs to the process that forked this one");
+        return result;
     if (domain->state != PSUP__STOPPED)
         return psup__fail(error, EBUSY, "state", "domain \"%s\" is started already", domain->name);
     if (limits && (result = psup__limits_check(cgroups, limits, error)))
@@ -174,11 +197,6 @@ int psup_domain_start(psup_domain *domain, const psup_limits *limits, psup_error
     int result = start(domain, limits, error);
     pthread_mutex_unlock(&domain->lock);
     return result;
-}
-
-int psup_domain_check_limits(psup_domain *domain, const psup_limits *limits, psup_error *error)
-{
-    return psup__limits_check(&domain->supervisor->cgroups, limits, error);
 }
 
 /* ---- stopped ---- */
@@ -243,10 +261,10 @@ static int pause_for(uint64_t *pause, uint64_t deadline)
 static int stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_error *error)
 {
     uint64_t deadline = psup__deadline(wait), pause = LOOK_NS;
-    int result = psup__supervisor_alive(domain->supervisor), paused;
+    int result = psup__supervisor_check(domain->supervisor, error), paused;
     if (result)
-        return psup__fail(error, -result, "supervisor", "this supervisor belongs to the process that forked this one");
-    if (domain->state == PSUP__STOPPED)
+        return result;
+    if (domain->state == PSUP__STOPPED || domain->state == PSUP__ENDED)
         return psup__fail(error, EBUSY, "state", "domain \"%s\" is not started", domain->name);
     if (domain->state != PSUP__STOPPING)
         begin_stop(domain);
@@ -356,7 +374,7 @@ static int find_leaf(psup_domain *domain, struct psup__leaf **ret)
         domain->leaves = more;
         domain->leaves_room = room;
     }
-    int result = psup__leaf_make(&domain->supervisor->cgroups, &domain->group, (unsigned)domain->n_leaves, ret);
+    int result = psup__leaf_make(&domain->supervisor->cgroups, &domain->group, domain->leaves_made++, ret);
     if (!result)
         domain->leaves[domain->n_leaves++] = *ret;
     return result;
@@ -373,6 +391,27 @@ int psup__domain_leaf(psup_domain *domain, struct psup_process *process, struct 
     leaf->owner = process;
     *ret = leaf;
     return 0;
+}
+
+/*
+ * A leaf that was killed is not used again. A process that is born into it by CLONE_INTO_CGROUP would be killed at birth
+ * on some kernels (seen on 6.18): the count of kills that a fork compares is first read from the cgroup of its creator
+ * (kernel/cgroup/cgroup.c, kill_seq).
+ */
+void psup__domain_leaf_free(psup_domain *domain, struct psup__leaf *leaf)
+{
+    char name[16];
+    leaf->owner = NULL;
+    if (!leaf->killed)
+        return;
+    for (size_t i = 0; i < domain->n_leaves; i++)
+        if (domain->leaves[i] == leaf) {
+            domain->leaves[i] = domain->leaves[--domain->n_leaves];
+            break;
+        }
+    snprintf(name, sizeof name, "p-%u", leaf->number);
+    unlinkat(domain->group.fds[PSUP__V2], name, AT_REMOVEDIR); /* if something is left in it, Stop removes it */
+    psup__leaf_close(leaf);
 }
 
 void psup__domain_publish(psup_domain *domain, struct psup_process *process)

@@ -121,9 +121,9 @@ static void undo(psup_domain *domain)
 
 static int begin(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_error *error)
 {
-    int result = psup__supervisor_alive(domain->supervisor);
+    int result = psup__supervisor_check(domain->supervisor, error);
     if (result)
-        return psup__fail(error, -result, "supervisor", "this supervisor belongs to the process that forked this one");
+        return result;
     if (domain->state != PSUP__STARTED && domain->state != PSUP__FREEZING)
         return psup__fail(error, EBUSY, "state", "domain \"%s\" is not running", domain->name);
     if (domain->state == PSUP__STARTED)
@@ -168,9 +168,9 @@ int psup_domain_freeze(psup_domain *domain, uint64_t timeout, psup_metrics *ret,
 static int thaw(psup_domain *domain, const psup_limits *limits, psup_error *error)
 {
     const struct psup__cgroups *cgroups = &domain->supervisor->cgroups;
-    int result = psup__supervisor_alive(domain->supervisor);
+    int result = psup__supervisor_check(domain->supervisor, error);
     if (result)
-        return psup__fail(error, -result, "supervisor", "this supervisor belongs to the process that forked this one");
+        return result;
     if (domain->state == PSUP__FREEZING) {
         undo(domain);
         return 0;

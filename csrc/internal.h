@@ -87,6 +87,7 @@ struct psup__leaf {
     unsigned number;
     uint64_t oom_kills;         /* counted before its process began */
     struct psup_process *owner; /* NULL: free */
+    bool killed;                /* by cgroup.kill, see psup__domain_leaf_free */
 };
 
 /* A domain's cgroups; descriptors are -1 where there is none. */
@@ -236,9 +237,10 @@ struct psup_events {
     bool closed;
 };
 
-enum psup__state { PSUP__STOPPED, PSUP__STARTED, PSUP__FREEZING, PSUP__FROZEN, PSUP__STOPPING };
+enum psup__state { PSUP__STOPPED, PSUP__STARTED, PSUP__FREEZING, PSUP__FROZEN, PSUP__STOPPING, PSUP__ENDED };
 
 struct psup_domain {
+    _Atomic unsigned references; /* the caller's, one for each process and subscriber */
     psup_supervisor *supervisor;
     psup_domain *next;
     pthread_mutex_t lock; /* for all calls on the domain; taken before the supervisor's */
@@ -248,6 +250,7 @@ struct psup_domain {
     struct psup__init helper;
     struct psup__leaf **leaves; /* under the supervisor's lock */
     size_t n_leaves, leaves_room;
+    unsigned leaves_made;
     struct psup__cycle cycle;
     psup_interface *interfaces; /* of the last metrics given out */
     size_t interfaces_room;
@@ -261,6 +264,8 @@ struct psup_domain {
 };
 
 struct psup_supervisor {
+    _Atomic unsigned references; /* the caller's, one for each domain and process */
+    _Atomic bool closed;
     pid_t owner; /* who made it; a fork of it has a dead handle */
     pthread_mutex_t lock; /* lists, queues, states of processes */
     struct psup__cgroups cgroups;
@@ -277,11 +282,17 @@ struct psup_supervisor {
     uint32_t queue_length;
 };
 
-/* -ESTALE in a forked child of the owner, else 0. */
+/* 0, -ESTALE in a forked child of the owner, or -ESHUTDOWN after psup_supervisor_free. */
 int psup__supervisor_alive(const psup_supervisor *supervisor);
+/* The same in words. */
+int psup__supervisor_check(const psup_supervisor *supervisor, psup_error *error);
+void psup__supervisor_release(psup_supervisor *supervisor);
+void psup__domain_release(psup_domain *domain);
+/* Stops it for good; what refers to it stays valid. */
+void psup__domain_end(psup_domain *domain);
+/* Under the supervisor's lock: no more events will come. */
+void psup__events_end(psup_events *events);
 
-/* Closes all but the reaper, and frees. */
-void psup__supervisor_close(psup_supervisor *supervisor);
 
 int psup__reaper_start(psup_supervisor *supervisor);
 void psup__reaper_stop(psup_supervisor *supervisor);
@@ -299,6 +310,8 @@ void psup__process_changed(struct psup_process *process);
 void psup__domain_publish(psup_domain *domain, struct psup_process *process);
 /* Under the supervisor's lock: a leaf for `process`, or NULL and -errno. */
 int psup__domain_leaf(psup_domain *domain, struct psup_process *process, struct psup__leaf **ret);
+/* Under the supervisor's lock: gives an empty leaf back. */
+void psup__domain_leaf_free(psup_domain *domain, struct psup__leaf *leaf);
 /* A helper in the domain's v1 cgroups, in place of the one before. */
 int psup__domain_start_helper(psup_domain *domain, psup_error *error);
 /* Lets a process that was killed in a v1 frozen domain run into its SIGKILL. */

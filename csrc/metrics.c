@@ -359,7 +359,7 @@ int psup_domain_metrics(psup_domain *domain, psup_metrics *ret)
     if (result)
         return result;
     pthread_mutex_lock(&domain->lock);
-    if (domain->state == PSUP__STOPPED)
+    if (domain->state == PSUP__STOPPED || domain->state == PSUP__ENDED)
         result = -EINVAL;
     else if (domain->state == PSUP__STARTED)
         result = psup__cycle_end(domain, ret);

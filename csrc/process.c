@@ -122,10 +122,13 @@ void psup__process_reference(struct psup_process *process)
 
 void psup__process_release(struct psup_process *process)
 {
-    if (atomic_fetch_sub(&process->references, 1) == 1) {
-        psup__shut(process->pidfd);
-        free(process);
-    }
+    if (atomic_fetch_sub(&process->references, 1) != 1)
+        return;
+    psup__shut(process->pidfd);
+    if (process->domain)
+        psup__domain_release(process->domain);
+    psup__supervisor_release(process->supervisor);
+    free(process);
 }
 
 static void link_process(struct psup_process *process)
@@ -160,7 +163,7 @@ void psup__process_settle(struct psup_process *process)
     if (process->leaf) {
         if (psup__leaf_populated(process->leaf))
             return;
-        process->leaf->owner = NULL;
+        psup__domain_leaf_free(process->domain, process->leaf);
         process->leaf = NULL;
     } else if (process->shim.ours) {
         return;
@@ -180,7 +183,6 @@ void psup__process_abandon(struct psup_process *process)
     if (process->leaf)
         process->leaf->owner = NULL;
     process->leaf = NULL;
-    process->domain = NULL;
     process->ended = process->gone = true;
     process->result.cause = PSUP_CAUSE_UNKNOWN;
     unlink_process(process);
@@ -311,7 +313,7 @@ static void discard(struct psup_process *process)
 {
     if (process->leaf) {
         pthread_mutex_lock(&process->supervisor->lock);
-        process->leaf->owner = NULL;
+        psup__domain_leaf_free(process->domain, process->leaf);
         pthread_mutex_unlock(&process->supervisor->lock);
     }
     if (process->shim.ours)
@@ -340,6 +342,9 @@ static int spawn(psup_supervisor *supervisor, psup_domain *domain, const psup_sp
     atomic_init(&process->references, 1);
     process->supervisor = supervisor;
     process->domain = domain;
+    atomic_fetch_add(&supervisor->references, 1);
+    if (domain)
+        atomic_fetch_add(&domain->references, 1);
     process->pidfd = process->shim.socket = process->shim.pidfd = -1;
     process->watch = (struct psup__watch){PSUP__WATCH_PROCESS, process};
     process->shim_watch = (struct psup__watch){PSUP__WATCH_SHIM, process};
@@ -385,9 +390,9 @@ static int spawn(psup_supervisor *supervisor, psup_domain *domain, const psup_sp
 int psup_spawn(psup_supervisor *supervisor, psup_domain *domain, const psup_spec *spec, psup_process **ret,
                psup_error *error)
 {
-    int result = psup__supervisor_alive(supervisor);
+    int result = psup__supervisor_check(supervisor, error);
     if (result)
-        return psup__fail(error, -result, "supervisor", "this supervisor belongs to the process that forked this one");
+        return result;
     if ((result = check(spec, error)))
         return result;
     if (!domain)
@@ -436,6 +441,7 @@ static void kill_all(struct psup_process *process)
 {
     psup_supervisor *supervisor = process->supervisor;
     if (process->leaf) {
+        process->leaf->killed = true;
         if (process->leaf->kill < 0)
             psup__sweep_kill(process->leaf->directory);
         else if (pwrite(process->leaf->kill, "1", 1, 0) < 0)
@@ -512,7 +518,7 @@ int psup_process_wait(psup_process *process, uint64_t timeout)
 
 psup_process *psup_process_free(psup_process *process)
 {
-    if (process && !psup__supervisor_alive(process->supervisor))
+    if (process)
         psup__process_release(process);
     return NULL;
 }

@@ -82,11 +82,13 @@ int psup_events_new(psup_domain *domain, uint32_t length, psup_events **ret)
     struct psup_events *events = calloc(1, sizeof *events);
     if (!events)
         return -ENOMEM;
+    atomic_fetch_add(&domain->references, 1);
     events->domain = domain;
     events->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (events->fd < 0 || psup__queue_init(&events->queue, length)) {
         result = events->fd < 0 ? -errno : -ENOMEM;
         psup__shut(events->fd);
+        psup__domain_release(domain);
         free(events);
         return result;
     }
@@ -114,6 +116,8 @@ int psup_events_new(psup_domain *domain, uint32_t length, psup_events **ret)
     }
     events->next = domain->subscribers;
     domain->subscribers = events;
+    if (domain->state == PSUP__ENDED)
+        psup__events_end(events);
     if (events->queue.count || events->queue.lost)
         eventfd_write(events->fd, 1);
     pthread_mutex_unlock(&supervisor->lock);
@@ -131,17 +135,22 @@ static void unsubscribe(psup_events *events)
         }
 }
 
+void psup__events_end(psup_events *events)
+{
+    if (events->closed)
+        return;
+    events->closed = true;
+    unsubscribe(events);
+    eventfd_write(events->fd, 1);
+}
+
 void psup_events_close(psup_events *events)
 {
     psup_supervisor *supervisor = events->domain->supervisor;
-    if (psup__supervisor_alive(supervisor))
+    if (psup__supervisor_alive(supervisor) == -ESTALE)
         return;
     pthread_mutex_lock(&supervisor->lock);
-    if (!events->closed) {
-        events->closed = true;
-        unsubscribe(events);
-        eventfd_write(events->fd, 1);
-    }
+    psup__events_end(events);
     pthread_mutex_unlock(&supervisor->lock);
 }
 
@@ -152,6 +161,7 @@ psup_events *psup_events_free(psup_events *events)
     psup_events_close(events);
     psup__queue_free(&events->queue);
     psup__shut(events->fd);
+    psup__domain_release(events->domain);
     free(events);
     return NULL;
 }
@@ -168,7 +178,7 @@ int psup_events_read(psup_events *events, psup_event *ret, size_t count)
     struct psup_process *done[BATCH];
     size_t n_done;
     int result = psup__supervisor_alive(supervisor);
-    if (result)
+    if (result == -ESTALE)
         return result;
     pthread_mutex_lock(&supervisor->lock);
     size_t n = psup__queue_take(&events->queue, events->domain->name, ret, count < BATCH ? count : BATCH, done, &n_done);
@@ -186,7 +196,8 @@ int psup_events_read(psup_events *events, psup_event *ret, size_t count)
 int psup_events_wait(psup_events *events, uint64_t timeout)
 {
     int result = psup__supervisor_alive(events->domain->supervisor);
-    if (!result)
-        result = psup__poll(events->fd, POLLIN, timeout);
+    if (result == -ESTALE)
+        return result;
+    result = psup__poll(events->fd, POLLIN, timeout);
     return result < 0 ? result : result ? 0 : -ETIMEDOUT;
 }

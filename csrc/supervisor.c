@@ -16,7 +16,20 @@
 
 int psup__supervisor_alive(const psup_supervisor *supervisor)
 {
-    return supervisor->owner == getpid() ? 0 : -ESTALE;
+    if (supervisor->owner != getpid())
+        return -ESTALE;
+    return atomic_load(&supervisor->closed) ? -ESHUTDOWN : 0;
+}
+
+int psup__supervisor_check(const psup_supervisor *supervisor, psup_error *error)
+{
+    int result = psup__supervisor_alive(supervisor);
+    if (result == -ESTALE)
+        return psup__fail(error, ESTALE, "supervisor", "this supervisor belongs to process %d, which forked this one",
+                          (int)supervisor->owner);
+    if (result)
+        return psup__fail(error, -result, "supervisor", "this supervisor has ended");
+    return 0;
 }
 
 /* The keeper is told the supervisor's cgroup in each hierarchy, all that there is to kill and remove. */
@@ -69,6 +82,30 @@ static int open_descriptors(psup_supervisor *supervisor, psup_error *error)
     return supervisor->image < 0 ? supervisor->image : 0;
 }
 
+/* All but the reaper; also of a half-made supervisor, and of a forked copy, where only what is its own is closed. */
+static void close_all(psup_supervisor *supervisor)
+{
+    bool ours = supervisor->owner == getpid();
+    if (ours)
+        psup__cgroups_close(&supervisor->cgroups); /* before the keeper looks for what is left */
+    for (int i = 0; i < PSUP__HIERARCHIES; i++)
+        supervisor->cgroups.fds[i] = psup__shut(supervisor->cgroups.fds[i]);
+    supervisor->keeper.ours = supervisor->keeper.ours && ours;
+    psup__init_end(&supervisor->keeper, FREE_TIMEOUT);
+    psup__machine_close(&supervisor->machine);
+    int fds[] = {supervisor->self, supervisor->epoll, supervisor->stop, supervisor->changed, supervisor->proc, supervisor->image};
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
+        psup__shut(fds[i]);
+}
+
+void psup__supervisor_release(psup_supervisor *supervisor)
+{
+    if (atomic_fetch_sub(&supervisor->references, 1) == 1) {
+        pthread_mutex_destroy(&supervisor->lock);
+        free(supervisor);
+    }
+}
+
 int psup_supervisor_new(const psup_options *options, psup_supervisor **ret, psup_error *error)
 {
     if (options->size != sizeof *options)
@@ -79,6 +116,8 @@ int psup_supervisor_new(const psup_options *options, psup_supervisor **ret, psup
     psup_supervisor *supervisor = calloc(1, sizeof *supervisor);
     if (!supervisor)
         return psup__fail(error, ENOMEM, "memory", "no memory for the supervisor");
+    atomic_init(&supervisor->references, 1);
+    atomic_init(&supervisor->closed, false);
     supervisor->owner = getpid();
     supervisor->queue_length = options->queue_length ? options->queue_length : QUEUE_LENGTH;
     supervisor->keeper = (struct psup__init){.socket = -1, .pidfd = -1, .pid = -1};
@@ -96,36 +135,20 @@ int psup_supervisor_new(const psup_options *options, psup_supervisor **ret, psup
     if (!result && (result = psup__reaper_start(supervisor)))
         psup__fail(error, -result, "thread", "cannot start the thread that waits for processes: %s", strerror(-result));
     if (result) {
-        psup__supervisor_close(supervisor);
+        close_all(supervisor);
+        psup__supervisor_release(supervisor);
         return result;
     }
     *ret = supervisor;
     return 0;
 }
-
-/* All but the reaper; also of a half-made supervisor, and of a forked copy, where only what is its own is closed. */
-void psup__supervisor_close(psup_supervisor *supervisor)
-{
-    bool alive = !psup__supervisor_alive(supervisor);
-    if (alive)
-        psup__cgroups_close(&supervisor->cgroups); /* before the keeper looks for what is left */
-    for (int i = 0; i < PSUP__HIERARCHIES; i++)
-        supervisor->cgroups.fds[i] = psup__shut(supervisor->cgroups.fds[i]);
-    supervisor->keeper.ours = supervisor->keeper.ours && alive;
-    psup__init_end(&supervisor->keeper, FREE_TIMEOUT);
-    psup__machine_close(&supervisor->machine);
-    int fds[] = {supervisor->self, supervisor->epoll, supervisor->stop, supervisor->changed, supervisor->proc, supervisor->image};
-    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
-        psup__shut(fds[i]);
-    pthread_mutex_destroy(&supervisor->lock);
-    free(supervisor);
-}
-
 psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor)
 {
     if (!supervisor)
         return NULL;
     if (!psup__supervisor_alive(supervisor)) {
+        while (supervisor->domains)
+            psup__domain_end(supervisor->domains);
         pthread_mutex_lock(&supervisor->lock);
         struct psup_process *process;
         while ((process = supervisor->processes)) {
@@ -140,9 +163,11 @@ psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor)
             psup__process_release(process);
         }
         pthread_mutex_unlock(&supervisor->lock);
+        atomic_store(&supervisor->closed, true);
         psup__reaper_stop(supervisor);
     }
-    psup__supervisor_close(supervisor);
+    close_all(supervisor);
+    psup__supervisor_release(supervisor);
     return NULL;
 }
 
@@ -182,4 +207,9 @@ int psup_supervisor_provider(const psup_supervisor *supervisor, psup_need need, 
         .reason = supervisor->cgroups.needs[need].reason,
     };
     return 0;
+}
+
+int psup_supervisor_check_limits(const psup_supervisor *supervisor, const psup_limits *limits, psup_error *error)
+{
+    return psup__limits_check(&supervisor->cgroups, limits, error);
 }

@@ -87,7 +87,7 @@ psup_domain *psup_domain_free(psup_domain *domain);
 
 int psup_domain_start(psup_domain *domain, const psup_limits *limits, psup_error *error);
 
-int psup_domain_check_limits(psup_domain *domain, const psup_limits *limits, psup_error *error);
+int psup_supervisor_check_limits(const psup_supervisor *supervisor, const psup_limits *limits, psup_error *error);
 
 int psup_domain_limits(psup_domain *domain, psup_limits *ret);
 

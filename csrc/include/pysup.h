@@ -3,14 +3,15 @@
  *
  * A supervisor owns domains, a domain owns processes, and subscribers read the events of a domain. Each is an opaque
  * handle: made by a *_new function (a process by psup_spawn), ended by its *_free function, which accepts NULL and
- * gives NULL. Free processes and subscribers before their domain, and domains before their supervisor.
+ * gives NULL. Handles may be freed in any order: what is left of an ended supervisor or domain gives -ESHUTDOWN or -EBUSY,
+ * and a subscriber still gives what was queued. But no other call on the handle that is freed may be under way.
  *
  * Results. A function gives 0 or a count, or a negative errno, and leaves its outputs (`ret`, `ret_…`, last but for the
  * error) untouched when it fails. Where it takes a psup_error, that says in words what was wrong; it may be NULL.
  *
  * Threads. Every function may be called from any thread. Calls on one domain are put in a row; psup_process_kill,
- * psup_process_wait and all psup_events_ functions never wait for another call's domain. Freeing is the exception: the
- * caller must know that no other call on that handle is under way, except for psup_events_close.
+ * psup_process_wait and all psup_events_ functions never wait for another call's domain (but for a kill in a domain that
+ * the v1 freezer has frozen, which must be thawed for a moment).
  *
  * The host. No signal handler, signal mask, subreaper or limit of the host is touched, it may wait for its own children
  * as it likes, and every descriptor is close-on-exec. A supervisor works in the process that made it: after fork() its
@@ -75,7 +76,7 @@ typedef struct psup_options {
  * error: psup_supervisor_provider says what cannot be had. */
 PSUP_API int psup_supervisor_new(const psup_options *options, psup_supervisor **ret, psup_error *error);
 
-/* Kills what still runs, removes the cgroups and ends the thread. Its domains must have been freed. */
+/* Ends all domains as psup_domain_free does, kills what else still runs, removes the cgroups and ends the thread. */
 PSUP_API psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor);
 
 /* A descriptor (eventfd, non-blocking) that becomes readable whenever a process has ended or what it left behind is
@@ -135,13 +136,15 @@ typedef struct psup_metrics {
 
 /* A domain that has not been started; its name is unique in its supervisor (-EEXIST). */
 PSUP_API int psup_domain_new(psup_supervisor *supervisor, const char *name, psup_domain **ret, psup_error *error);
+
+/* Ends the domain: kills what runs in it (it waits up to 5 s), and closes its subscribers. */
 PSUP_API psup_domain *psup_domain_free(psup_domain *domain);
 
 /* Makes the domain's cgroups and begins the first cycle. `limits`: NULL for none. -EBUSY: started already. */
 PSUP_API int psup_domain_start(psup_domain *domain, const psup_limits *limits, psup_error *error);
 
 /* Whether these limits could be had, without setting them. -ENOTSUP with the reason, -EINVAL. */
-PSUP_API int psup_domain_check_limits(psup_domain *domain, const psup_limits *limits, psup_error *error);
+PSUP_API int psup_supervisor_check_limits(const psup_supervisor *supervisor, const psup_limits *limits, psup_error *error);
 
 /* The limits in force, as the kernel took them. */
 PSUP_API int psup_domain_limits(psup_domain *domain, psup_limits *ret);

@@ -56,8 +56,8 @@ def main(arguments: list[str]) -> int:
     """Tells the story."""
     Parser(
         "demo",
-        "A tour of a few seconds on live processes: two domains, one of them frozen and thawed, what its cycles "
-        "cost,\nhow long freezing takes, an out-of-memory kill, and the events of it all.",
+        "A tour of a few seconds on live processes: two domains, one of them frozen and thawed, what its\n"
+        "cycles cost, how long freezing takes, an out-of-memory kill, and the events of it all.",
     ).parse_args(arguments)
     began = time.monotonic()
     with LocalSupervisor() as supervisor, ExitStack() as pages:
@@ -133,11 +133,11 @@ class _Demo:
 
     def freeze(self, red: _Counter, blue: _Counter) -> None:
         """One counter stands still while the other runs."""
-        out, supervisor = self.out, self._supervisor
+        out, supervisor, provider = self.out, self._supervisor, self._providers["freeze"]
         out.heading("1. Two domains, and one is frozen")
         out.say(
-            "In each of the domains `red` and `blue` a process counts as fast as it can. Now red is frozen by "
-            f"{self._providers['freeze'].choice} ({self._providers['freeze'].detail}), and thawed again."
+            "In each of the domains `red` and `blue` a process counts as fast as it can. Now red is frozen, by "
+            f"{provider.choice} ({provider.detail}), and thawed again."
         )
         red.wait_for_change()
         blue.wait_for_change()
@@ -169,7 +169,7 @@ class _Demo:
         out = self.out
         out.heading("2. What a cycle costs")
         out.say(
-            "A cycle runs from start or thaw to freeze or stop. The freezes have told what red's two cost:"
+            "A cycle runs from start or thaw to freeze or stop. Each freeze has told what the cycle before it cost:"
         )
 
         def row(name: str, cost: CycleDeltaMetrics) -> tuple[str, ...]:
@@ -224,8 +224,9 @@ class _Demo:
             event = events.read(60).event
         cost = supervisor.stop(StopRequest("hog", deadline(10))).cycle_delta_metrics
         out.say(
-            f"A process that takes ever more memory had a limit of {size(HOG_LIMIT)}. Its event says: cause "
-            f"{event.cause}, signal {event.signo}; the domain's peak was {size(cost.domain_max_memory_usage_bytes)}."
+            f"A process that takes ever more memory had a limit of {size(HOG_LIMIT)}. Its event says: "
+            f"cause {event.cause}, signal {event.signo}. "
+            f"The domain's peak was {size(cost.domain_max_memory_usage_bytes)}."
         )
 
     def events(self) -> None:

@@ -21,7 +21,7 @@ def program(name: str) -> str:
 
 
 def time_freeze_thaw(supervisor: SupervisorClient, domain: str, rounds: int) -> tuple[list[int], list[int]]:
-    """Freezes and thaws a running domain `rounds` times; gives the nanoseconds of each freeze and each thaw."""
+    """Freezes and thaws a running domain; gives the nanoseconds of each freeze and of each thaw."""
     freeze, thaw = FreezeRequest(domain), ThawRequest(domain)
     freezes, thaws = [], []
     for _ in range(rounds):

@@ -35,8 +35,9 @@ from pysup.model import (
 )
 
 EPILOG = """\
-A second Ctrl-C kills the command and all its descendants. What the command leaves running when it ends is killed.
-A summary goes to stderr: how it ended, wall time, CPU time and peak memory of all its processes.
+A second Ctrl-C kills the command and all its descendants. What the command leaves running when it
+ends is killed. A summary goes to stderr: how it ended, wall time, and the CPU time and peak memory of
+all its processes.
 
 exit status:
   the command's own, or 128 + N if signal N ended it (137 when it was out of memory), or
@@ -115,7 +116,8 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(
         "run",
-        "Run a command in a domain of its own. Its streams are those of pysup, and signals are passed on to it.",
+        "Run a command in a domain of its own. Its streams are those of pysup, and signals are passed\n"
+        "on to it.",
         usage="pysup run [OPTION ...] [--] COMMAND [ARGUMENT ...]",
         epilog=EPILOG,
     )
@@ -128,7 +130,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         type=_bytes,
         default=0,
         metavar="SIZE",
-        help="memory with swap, as 256M (K, M, G: times 1024)",
+        help="memory, with swap: 256M (K, M, G: times 1024)",
     )
     parser.add_argument(
         "--timeout",
@@ -140,7 +142,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--user",
         type=_user,
         metavar="USER[:GROUP]",
-        help="names or numbers; without other groups (needs root)",
+        help="names or numbers; has no other groups",
     )
     parser.add_argument(
         "--env",
@@ -185,9 +187,7 @@ def _seconds(text: str) -> float:
     match = re.fullmatch("([0-9]+(?:[.][0-9]+)?|[.][0-9]+)(ms|s|m|h)?", text)
     seconds = float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[match[2] or "s"] if match else 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a time, such as 500ms, 10s, 2m, 1h or 2.5 (seconds)"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time, such as 500ms, 10s, 2m, 1h or 2.5 (s)")
     return seconds
 
 
@@ -212,9 +212,7 @@ def _user(text: str) -> ExecUser:
         if not user.isdecimal():
             raise argparse.ArgumentTypeError(f"there is no user {user!r}") from None
         if not group:
-            raise argparse.ArgumentTypeError(
-                f"uid {user} has no entry; name a group too: {user}:GROUP"
-            ) from None
+            raise argparse.ArgumentTypeError(f"user {user} has no group; name one: {user}:GROUP") from None
         uid = int(user)
     if group:
         try:

@@ -16,14 +16,10 @@ __all__ = ["Printer", "ending", "percentile", "size"]
 
 def size(count: int) -> str:
     """A number of bytes in the unit that suits it: "12.3 MiB"."""
-    value = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            break
-        value /= 1024
-    else:
-        unit = "TiB"
-    return f"{count} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if count >= 1024**power:
+            return f"{count / 1024**power:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def ending(event: EventData) -> str:
@@ -98,7 +94,7 @@ class Printer:
                 self.line(f"\033[2m{text}\033[0m" if self._colours and not number else text)
 
     def histogram(self, samples: Sequence[int], rows: int = 8) -> None:
-        """How often each time occurs: rows of equal ratio up to the 99th percentile, then one for the rest."""
+        """How often each time occurs: rows of equal ratio up to the 99th percentile; one for the rest."""
         low, high = min(samples), max(percentile(samples, 99), min(samples) + 1)
         bounds = [low * (high / low) ** (i / rows) for i in range(1, rows)] + [high]
         counts = [0] * (rows + 1)
