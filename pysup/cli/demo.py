@@ -136,8 +136,8 @@ class _Demo:
         out, supervisor, provider = self.out, self._supervisor, self._providers["freeze"]
         out.heading("1. Two domains, and one is frozen")
         out.say(
-            "In each of the domains `red` and `blue` a process counts as fast as it can. Now red is frozen, by "
-            f"{provider.choice} ({provider.detail}), and thawed again."
+            "In each of the domains `red` and `blue` a process counts as fast as it can. "
+            f"Now red is frozen, by {provider.choice} ({provider.detail}), and thawed again."
         )
         red.wait_for_change()
         blue.wait_for_change()
@@ -169,7 +169,8 @@ class _Demo:
         out = self.out
         out.heading("2. What a cycle costs")
         out.say(
-            "A cycle runs from start or thaw to freeze or stop. Each freeze has told what the cycle before it cost:"
+            "A cycle runs from start or thaw to freeze or stop. "
+            "Each freeze has told what the cycle before it cost:"
         )
 
         def row(name: str, cost: CycleDeltaMetrics) -> tuple[str, ...]:

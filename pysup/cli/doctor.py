@@ -155,7 +155,19 @@ def _print(out: Printer, report: dict[str, Any]) -> None:
 
     providers: list[dict[str, str]] = report["providers"]
     out.heading("What serves each need")
-    out.table(("need", "picked", "by way of", "why not better"), [tuple(each.values()) for each in providers])
+    notes = list(dict.fromkeys(each["reason"] for each in providers if each["reason"]))
+    rows = [
+        (
+            each["need"],
+            each["choice"],
+            each["detail"],
+            f"[{notes.index(each['reason']) + 1}]" if each["reason"] else "",
+        )
+        for each in providers
+    ]
+    out.table(("need", "picked", "by way of", "note"), rows)
+    for number, note in enumerate(notes, 1):
+        out.say(f"  [{number}] {note}")
     missing = [each for each in providers if each["choice"] == "none" or each["detail"] == "always 0"]
     out.heading("What is missing" if missing else "What is missing: nothing")
     for each in missing:

@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
     """Runs the command; gives the status that a shell would."""
     options = _parse(arguments)
     domain = f"run-{os.getpid()}"
-    environment = {**os.environ, **dict(options.env)}
+    os.environ.update(options.env)  # which the command inherits
     cwd = os.path.join(os.getcwd(), options.cwd)
     if not os.path.isdir(cwd):
         raise Failure(f"--cwd {options.cwd}: no such directory")
@@ -80,10 +80,9 @@ def main(arguments: list[str]) -> int:
     request = ExecRequest(
         domain=domain,
         name="command",
-        path=_find(options.command[0], environment.get("PATH", os.defpath), cwd),
+        path=_find(options.command[0], os.environ.get("PATH", os.defpath), cwd),
         args=options.command[1:],
         cwd=cwd,
-        env=environment,
         stdin=sys.stdin.buffer,
         stdout=sys.stdout.buffer,
         stderr=sys.stderr.buffer,

@@ -110,4 +110,4 @@ class Printer:
         eighths = round(length * 8)
         if not self._unicode:
             return "#" * (-(-eighths // 8))
-        return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+        return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
