@@ -89,7 +89,10 @@ static int child(void *argument)
     if ((result = PSUP__SYS1(SYS_chdir, task->cwd)) < 0)
         return fail(context, PSUP__STEP_CWD, result);
     set_mask(0, 0);
-    result = PSUP__SYS3(SYS_execve, task->path, task->argv, task->envp);
+    if (task->flags & PSUP__TASK_IMAGE)
+        result = PSUP__SYS5(SYS_execveat, 3, "", task->argv, task->envp, AT_EMPTY_PATH);
+    else
+        result = PSUP__SYS3(SYS_execve, task->path, task->argv, task->envp);
     return fail(context, PSUP__STEP_EXEC, result);
 }
 

@@ -12,6 +12,7 @@ enum {
     PSUP__TASK_UID = 1,     /* set the user id to `uid` */
     PSUP__TASK_GID = 2,     /* set the group id to `gid` */
     PSUP__TASK_GROUPS = 4,  /* give up all supplementary groups */
+    PSUP__TASK_IMAGE = 8,   /* the program is descriptor 3: no path leads to it, and /proc need not be in reach */
 };
 
 /*

@@ -266,6 +266,7 @@ __attribute__((used)) static _Noreturn void start(long *stack)
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
         PSUP__SYS4(SYS_rt_sigaction, ignored[i], &ignore, 0, sizeof ignore.mask);
     PSUP__SYS5(SYS_prctl, PR_SET_NAME, "pysup-init", 0, 0, 0);
+    psup__close(PSUP__INIT_FDS); /* the image that this was run from */
     for (int fd = 0; fd < PSUP__INIT_FDS; fd++)
         PSUP__SYS3(SYS_fcntl, fd, F_SETFD, FD_CLOEXEC);
 

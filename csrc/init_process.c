@@ -70,11 +70,11 @@ int psup__init_start(psup_supervisor *supervisor, struct psup__init *from, const
             init.task = task;
     }
     if (!result) {
-        /* The place of the image among the child's descriptors, as the child itself sees it. */
-        const psup_spec spec = {.size = sizeof spec, .path = "/proc/self/fd/3", .argv = argv, .envp = no_environment, .cwd = "/", .n_fds = 4};
+        const psup_spec spec = {.size = sizeof spec, .path = "/", .argv = argv, .envp = no_environment, .cwd = "/", .n_fds = 4};
         int fds[] = {pair[1], supervisor->self, memory, supervisor->image};
         if (from && from->task) {
             result = psup__task_lay_out(&spec, from->task, PSUP__TASK_SPACE) < 0 ? -E2BIG : 0;
+            ((struct psup__task *)from->task)->flags |= PSUP__TASK_IMAGE;
             if (!result)
                 result = psup__init_spawn(from, fds, 4, -1, &born);
         } else {
@@ -82,6 +82,7 @@ int psup__init_start(psup_supervisor *supervisor, struct psup__init *from, const
             struct psup__task *task = malloc(size);
             if (task) {
                 psup__task_lay_out(&spec, task, size);
+                task->flags |= PSUP__TASK_IMAGE;
                 psup__task_resolve(task);
                 psup__spawn(task, fds, -1, 0, &born);
                 free(task);
@@ -106,7 +107,7 @@ int psup__init_start(psup_supervisor *supervisor, struct psup__init *from, const
     }
     psup__init_end(&init, 0);
     return psup__fail(error, -result, "pysup-init", "cannot start pysup-init (%s): %s%s", argv[1], strerror(-result),
-                      result == -EACCES ? "; vm.memfd_noexec=2 forbids it, and so does /proc not being mounted" : "");
+                      result == -EACCES ? " (does vm.memfd_noexec=2 forbid it?)" : "");
 }
 
 static int answer(const struct psup__init *init, struct psup__reply *reply, int *ret_pidfd)

@@ -96,10 +96,15 @@ class AsyncEventStream:
         self.close()
 
 
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
 async def _readable(fd: int) -> None:
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _resolve, ready)
     try:
         await ready
     finally:
@@ -159,15 +164,14 @@ class AsyncLocalSupervisor(Engine):
             return
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _resolve(waiter)
 
     async def _news(self, seconds: float) -> None:
         """Until something has changed, or for so long."""
         loop = self._attach()
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.add(waiter)
-        timer = loop.call_later(seconds, lambda: waiter.done() or waiter.set_result(None))
+        timer = loop.call_later(seconds, _resolve, waiter)
         try:
             await waiter
         finally:

@@ -84,9 +84,7 @@ def name(text: object, what: str) -> str:
     if length > NAME_MAX:
         _fail(f"{what} has {length} bytes, at most {NAME_MAX} are possible: {text[:40]!r}…")
     if "/" in text or text in (".", "..") or any(char < " " or char == "\x7f" for char in text):
-        _fail(
-            f'{what} must hold no "/" and no control character and must not be "." or "..", unlike {text!r}'
-        )
+        _fail(f'{what} must hold no "/" and no control character and must not be "." or "..", unlike {text!r}')
     return text
 
 
@@ -122,9 +120,7 @@ def environment(env: Mapping[str, str] | None, what: str = "env") -> list[bytes]
     return [_bytes(key, what) + b"=" + _bytes(value, f"{what}[{key!r}]") for key, value in env.items()]
 
 
-def program(
-    path: str, args: Sequence[str], cwd: str | None, what: str = ""
-) -> tuple[bytes, list[bytes], bytes]:
+def program(path: str, args: Sequence[str], cwd: str | None, what: str = "") -> tuple[bytes, list[bytes], bytes]:
     """The path, argv and the working directory."""
     raw = _bytes(path, f"{what}path")
     if not raw.startswith(b"/"):
@@ -195,9 +191,7 @@ def _identity(user: ExecUser | None) -> Identity:
         if number is not None and number > _LAST_ID:
             _fail(f"exec_user.{what} must be at most {_LAST_ID}, not {number}")
     if user.uid is not None and user.uid != os.geteuid() and not _capable(_CAP_SETUID):
-        _fail(
-            f"exec_user.uid: becoming user {user.uid} needs CAP_SETUID, which user {os.geteuid()} does not have here"
-        )
+        _fail(f"exec_user.uid: becoming user {user.uid} needs CAP_SETUID, which user {os.geteuid()} does not have here")
     if _capable(_CAP_SETGID):
         return Identity(user.uid, user.gid, drop_groups=True)
     if user.gid is not None and user.gid != os.getegid():
@@ -247,9 +241,7 @@ def configuration(request: ConfigureRequest) -> Config:
             known = ", ".join(f'"{one}"' for one in CgroupProfileName)
             _fail(f"start_profile must be one of {known}, not {str(request.start_profile)!r}")
         if profiles is None:
-            _fail(
-                f"start_profile: {str(request.start_profile)!r} is not defined, for there are no cgroup_profiles"
-            )
+            _fail(f"start_profile: {str(request.start_profile)!r} is not defined, for there are no cgroup_profiles")
         start = _limits(getattr(profiles, str(request.start_profile)))
     return Config(
         start_limits=start,

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pysup import _native, check
 from pysup._native import CoreError, Metrics, Provider, Termination
-from pysup.check import Config, Identity
+from pysup.check import Config
 from pysup.errors import FailureError, InvalidStateError, NoSuchEntityError, SerdeError
 from pysup.model import (
     ConfigureRequest,
@@ -73,7 +73,7 @@ class Acquire(NamedTuple):
 
 
 class Until(NamedTuple):
-    """Wait until `attempt` gives something true, which is the answer, or the deadline (monotonic ns) is past: then None.
+    """Wait until `attempt` gives something true, which is the answer; None once the deadline (monotonic ns) is past.
 
     `attempt` takes for how many ns it may block.
     """
@@ -103,9 +103,7 @@ class Domain:
         """Raises unless the domain is in one of these states."""
         if self.state not in states:
             wanted = " or ".join(state.value for state in states)
-            raise InvalidStateError(
-                f'domain "{self.name}" is {self.state.value}; it would have to be {wanted}'
-            )
+            raise InvalidStateError(f'domain "{self.name}" is {self.state.value}; it would have to be {wanted}')
 
     def forget_old(self) -> None:
         """Keeps ended processes known by name, but not without bound."""
@@ -158,9 +156,7 @@ class Engine:
         if not 1 <= queue_length <= 2**20:
             raise ValueError(f"queue_length must be from 1 to {2**20}, not {queue_length!r}")
         if not 0 < freeze_timeout <= 3600:
-            raise ValueError(
-                f"freeze_timeout must be more than 0 and at most 3600 seconds, not {freeze_timeout!r}"
-            )
+            raise ValueError(f"freeze_timeout must be more than 0 and at most 3600 seconds, not {freeze_timeout!r}")
         self._pid = os.getpid()
         self._ended = False
         self._freeze_ns = int(freeze_timeout * 1e9)
@@ -275,9 +271,7 @@ class Engine:
         what = f'start hook "{hook.name}" of domain "{domain.name}"'
         output = os.memfd_create("pysup-hook")
         try:
-            spec = _native.Spec(
-                hook.name, path, argv, check.environment(hook.envs), cwd, (self._null, output, output)
-            )
+            spec = _native.Spec(hook.name, path, argv, check.environment(hook.envs), cwd, (self._null, output, output))
             try:
                 process = self._core.spawn(None, spec)
             except CoreError as error:
@@ -322,14 +316,12 @@ class Engine:
         except CoreError as error:
             raise _failure(error) from None
         if metrics is None:
-            raise FailureError(
-                f'the deadline passed, but processes of domain "{domain.name}" are still there'
-            )
+            raise FailureError(f'the deadline passed, but processes of domain "{domain.name}" are still there')
         domain.state = State.STOPPED
         # Nothing writes into them any more: they end when their sinks have taken what was left.
         pumps, domain.pumps = domain.pumps, []
         for pump in pumps:
-            yield Until(lambda wait, pump=pump: pump.done or _nap(wait), until)  # type: ignore[misc]
+            yield Until(pump.wait, until)
         return _to_metrics(metrics)
 
     def _freeze(self, request: FreezeRequest) -> Call[FreezeResponse]:
@@ -343,7 +335,8 @@ class Engine:
                 if metrics is None:
                     domain.core.thaw(None)
                     raise FailureError(
-                        f'the kernel did not freeze domain "{domain.name}" within {self._freeze_ns / 1e9:g} s; it runs again'
+                        f'the kernel did not freeze domain "{domain.name}" within '
+                        f"{self._freeze_ns / 1e9:g} s; it runs again"
                     )
             except CoreError as error:
                 raise _failure(error) from None
@@ -456,7 +449,7 @@ class Engine:
                 raise FailureError(f"cannot open a pipe: {error.strerror}", errno=error.errno) from None
             opened.callback(os.close, write_end)
             pump = Pump(read_end, sink, f"{'stdout' if index == 1 else 'stderr'} of {domain.name}/{name}")
-            opened.push(lambda kind, error, trace, pump=pump: pump.close() if kind else None)  # type: ignore[misc]
+            opened.push(lambda kind, error, trace, pump=pump: pump.close() if kind else None)
             streams.fds[index] = write_end
             pumps.append((pump, read_end))
         return pumps
@@ -482,9 +475,7 @@ class Engine:
         except CoreError as error:
             raise _failure(error, f'cannot kill process "{request.name}": ') from None
         if not over:
-            raise FailureError(
-                f'the deadline passed, but process "{request.name}" or a descendant is still there'
-            )
+            raise FailureError(f'the deadline passed, but process "{request.name}" or a descendant is still there')
 
     def _subscribe(self, domain_name: str) -> _native.Subscriber:
         domain = self._find(domain_name)
@@ -511,8 +502,3 @@ class Engine:
         """An eventfd that becomes readable when a process has ended."""
         self._alive()
         return self._core.fileno()
-
-
-def _nap(wait: int) -> None:
-    """For what cannot be waited for: looks again soon."""
-    time.sleep(min(wait, 10**6) / 1e9)

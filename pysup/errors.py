@@ -86,9 +86,7 @@ class SupervisorError(Exception):
 
     def __repr__(self) -> str:
         local = "".join(
-            f", {name}={value!r}"
-            for name, value in (("errno", self.errno), ("step", self.step))
-            if value is not None
+            f", {name}={value!r}" for name, value in (("errno", self.errno), ("step", self.step)) if value is not None
         )
         return f"{type(self).__name__}(kind={str(self.kind)!r}, message={self.message!r}{local})"
 
@@ -144,9 +142,7 @@ class _KnownError(SupervisorError):
 
     _kind: ClassVar[ErrorKind]
 
-    def __init__(
-        self, message: str | None = None, *, errno: int | None = None, step: str | None = None
-    ) -> None:
+    def __init__(self, message: str | None = None, *, errno: int | None = None, step: str | None = None) -> None:
         super().__init__(self._kind, message, errno=errno, step=step)
 
 

@@ -63,7 +63,7 @@ class EventStream:
             left = _native.FOREVER if deadline is None else deadline - time.monotonic_ns()
             if left <= 0:
                 raise TimeoutError(f"no event within {timeout} s")
-            _translate(lambda: self._core.wait(left))  # a signal's handler has run when this comes back early
+            _translate(self._core.wait, left)  # a signal's handler has run when this comes back early
 
     def close(self) -> None:
         """Ends the stream and wakes who waits in it. What was queued can still be read. Again: does nothing."""
@@ -91,9 +91,9 @@ class EventStream:
         self.close()
 
 
-def _translate(call: Callable[[], T]) -> T:
+def _translate(call: Callable[..., T], *args: int) -> T:
     try:
-        return call()
+        return call(*args)
     except CoreError as error:
         raise FailureError(error.text, errno=error.errno) from None
 

@@ -34,6 +34,12 @@ class Pump:
         """Whether the end was reached: no process holds the other side any more."""
         return self._fd < 0
 
+    def wait(self, wait: int) -> bool:
+        """Whether it is done. There is no notice of it, so this looks again after a millisecond."""
+        if not self.done and wait:
+            time.sleep(min(wait, 10**6) / 1e9)
+        return self.done
+
     def step(self) -> bool:
         """Moves what waits (waits for it, if the pipe blocks); False at the end."""
         try:
@@ -67,14 +73,10 @@ class Pump:
                 rest = rest[taken:] if isinstance(taken, int) and 0 < taken < len(rest) else rest[:0]
         except Exception as error:
             self.lost += len(rest)
-            _log(
-                f"{self._label}: the sink {self._sink!r} failed, its output is thrown away from here on: {error!r}"
-            )
+            _log(f"{self._label}: the sink {self._sink!r} failed, its output is thrown away from here on: {error!r}")
         slow = time.monotonic() - began
         if slow > _SLOW:
-            _log(
-                f"{self._label}: the sink {self._sink!r} took {slow:.1f} s for a write; the process had to wait"
-            )
+            _log(f"{self._label}: the sink {self._sink!r} took {slow:.1f} s for a write; the process had to wait")
 
 
 def _log(text: str) -> None:
