@@ -35,9 +35,7 @@ class Failure(Exception):
 class Parser(argparse.ArgumentParser):
     """The parser of one command ("": of `pysup` itself). What is wrong raises a Failure."""
 
-    def __init__(
-        self, command: str, description: str, *, usage: str | None = None, epilog: str | None = None
-    ) -> None:
+    def __init__(self, command: str, description: str, *, usage: str | None = None, epilog: str | None = None) -> None:
         super().__init__(
             prog=f"pysup {command}".rstrip(),
             usage=usage,

@@ -69,9 +69,7 @@ def main(arguments: list[str]) -> int:
         demo.out_of_memory()
         demo.events()
         demo.end()
-        demo.out.say(
-            f"That took {time.monotonic() - began:.1f} s. `pysup doctor` tells more about this machine."
-        )
+        demo.out.say(f"That took {time.monotonic() - began:.1f} s. `pysup doctor` tells more about this machine.")
     return 0
 
 
@@ -98,9 +96,7 @@ class _Demo:
         self._supervisor = supervisor
         self._providers = {each.need: each for each in supervisor.providers()}
         self._can_limit_cpu = self._has("cpu_limit")
-        out.line(
-            f"pysup {__version__} on Linux {os.uname().release}, uid {os.geteuid()}, {os.cpu_count()} CPUs"
-        )
+        out.line(f"pysup {__version__} on Linux {os.uname().release}, uid {os.geteuid()}, {os.cpu_count()} CPUs")
 
     def _has(self, need: str) -> bool:
         return self._providers[need].choice != "none"
@@ -121,9 +117,7 @@ class _Demo:
         """A domain with a process that counts as fast as it can; and its counter."""
         if self._can_limit_cpu:
             quarter = CgroupProfileConfig(cpu_limit=0.25)
-            self._supervisor.configure(
-                ConfigureRequest(domain, cgroup_profiles=CgroupProfiles(throttled=quarter))
-            )
+            self._supervisor.configure(ConfigureRequest(domain, cgroup_profiles=CgroupProfiles(throttled=quarter)))
         self._supervisor.start(StartRequest(domain))
         with open(os.memfd_create(domain), "r+b", buffering=0) as file:
             file.truncate(8)
@@ -147,9 +141,7 @@ class _Demo:
             before = red.read(), blue.read()
             time.sleep(0.4)
             after = red.read(), blue.read()
-            rows.append(
-                (what, *(f"{now:,} (+{now - then:,})" for then, now in zip(before, after, strict=True)))
-            )
+            rows.append((what, *(f"{now:,} (+{now - then:,})" for then, now in zip(before, after, strict=True))))
             return after[0] - before[0]
 
         observe("both run")
@@ -169,8 +161,7 @@ class _Demo:
         out = self.out
         out.heading("2. What a cycle costs")
         out.say(
-            "A cycle runs from start or thaw to freeze or stop. "
-            "Each freeze has told what the cycle before it cost:"
+            "A cycle runs from start or thaw to freeze or stop. Each freeze has told what the cycle before it cost:"
         )
 
         def row(name: str, cost: CycleDeltaMetrics) -> tuple[str, ...]:
@@ -180,9 +171,7 @@ class _Demo:
             return name, *map(out.duration, times), f"{share:.0%}", size(peak) if peak else "not known"
 
         header = ("cycle", "wall", "CPU of red", "CPU of pysup", "red's share", "peak memory")
-        out.table(
-            header, [row("start to freeze", self._first), row("thaw to freeze", self._second)], right=True
-        )
+        out.table(header, [row("start to freeze", self._first), row("thaw to freeze", self._second)], right=True)
         if self._can_limit_cpu:
             out.say("A thaw applies the throttled profile, which allows red a quarter of a CPU.")
         else:

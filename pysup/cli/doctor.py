@@ -148,31 +148,26 @@ def _domain(supervisor: LocalSupervisor, name: str) -> Iterator[str]:
 def _print(out: Printer, report: dict[str, Any]) -> None:
     out.line(f"pysup {report['version']}, Python {report['python']}, uid {report['uid']}")
     out.line(
-        f"Linux {report['kernel']} on {report['architecture']}, "
-        f"{report['usable_cpus']} of {report['cpus']} CPUs usable"
+        f"Linux {report['kernel']} on {report['architecture']}, {report['usable_cpus']} of {report['cpus']} CPUs usable"
     )
     out.say(f"cgroups: {report['cgroups']}")
 
     providers: list[dict[str, str]] = report["providers"]
     out.heading("What serves each need")
     notes = list(dict.fromkeys(each["reason"] for each in providers if each["reason"]))
-    rows = [
-        (
-            each["need"],
-            each["choice"],
-            each["detail"],
-            f"[{notes.index(each['reason']) + 1}]" if each["reason"] else "",
-        )
-        for each in providers
-    ]
+
+    def mark(provider: dict[str, str]) -> str:
+        return f"[{notes.index(provider['reason']) + 1}]" if provider["reason"] else ""
+
+    rows = [(each["need"], each["choice"], each["detail"], mark(each)) for each in providers]
     out.table(("need", "picked", "by way of", "note"), rows)
     for number, note in enumerate(notes, 1):
-        out.say(f"  [{number}] {note}")
+        out.say(note, item=f"[{number}]")
     missing = [each for each in providers if each["choice"] == "none" or each["detail"] == "always 0"]
     out.heading("What is missing" if missing else "What is missing: nothing")
     for each in missing:
         consequence = CONSEQUENCES.get(each["need"], "the figure is always 0")
-        out.say(f"  {each['need']}: {consequence}, for {each['reason'] or 'there is no means'}")
+        out.say(f"{consequence} {mark(each)}".rstrip(), item=f"{each['need']}:")
 
     out.heading("What the calls take, measured now")
     labels = {
@@ -188,4 +183,4 @@ def _print(out: Printer, report: dict[str, Any]) -> None:
     if rows:
         out.table(("call", "median", "p99", "rounds"), rows, right=True)
     for name, reason in report["unmeasured"].items():
-        out.say(f"  {labels[name]}: not measured: {reason}")
+        out.say(f"not measured: {reason}", item=f"{labels[name]}:")

@@ -47,6 +47,15 @@ exit status:
   127  the command was not found
 """
 
+OPTIONS = {
+    "cpu_limit": "--cpu",
+    "memory_limit_bytes": "--memory",
+    "exec_user.uid": "--user",
+    "exec_user.gid": "--user",
+    "exec_user": "--user",
+}
+"""What sets a field of the configuration."""
+
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL when the time-out expires."""
 
@@ -88,7 +97,10 @@ def main(arguments: list[str]) -> int:
         stderr=sys.stderr.buffer,
     )
     with _signals() as signals, LocalSupervisor() as supervisor:
-        supervisor.configure(configuration)
+        try:
+            supervisor.configure(configuration)
+        except FailureError as error:
+            raise _refused(error) from None
         supervisor.start(StartRequest(domain))
         with supervisor.events(EventsRequest(domain)) as events:
             began = time.monotonic_ns()
@@ -115,8 +127,7 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(
         "run",
-        "Run a command in a domain of its own. Its streams are those of pysup, and signals are passed\n"
-        "on to it.",
+        "Run a command in a domain of its own. Its streams are those of pysup, and signals are passed\non to it.",
         usage="pysup run [OPTION ...] [--] COMMAND [ARGUMENT ...]",
         epilog=EPILOG,
     )
@@ -141,7 +152,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--user",
         type=_user,
         metavar="USER[:GROUP]",
-        help="names or numbers; has no other groups",
+        help="whom it runs as, names or numbers; without other groups",
     )
     parser.add_argument(
         "--env",
@@ -250,6 +261,14 @@ def _not_executed(command: str, error: FailureError) -> Failure:
     return Failure(f"{command}: {os.strerror(error.errno)}", status)
 
 
+def _refused(error: FailureError) -> Failure:
+    """The reason in terms of the command line."""
+    message = (error.message or str(error)).removeprefix("cgroup_profiles.throttled: ")
+    for field, option in OPTIONS.items():
+        message = message.replace(field, option)
+    return Failure(message)
+
+
 @contextmanager
 def _signals() -> Iterator[int]:
     """A descriptor that gives the number of each signal that is to be passed on, a byte each.
@@ -330,9 +349,7 @@ def _status(end: EventData, timed_out: bool) -> int | None:
     return end.exit_status if end.signo is None else 128 + end.signo
 
 
-def _print_json(
-    end: EventData, status: int | None, timed_out: bool, wall_ns: int, cost: CycleDeltaMetrics
-) -> None:
+def _print_json(end: EventData, status: int | None, timed_out: bool, wall_ns: int, cost: CycleDeltaMetrics) -> None:
     import orjson
 
     summary = {

@@ -64,9 +64,10 @@ class Printer:
         """One line, as it is, shown at once."""
         print(text, file=self._stream, flush=True)
 
-    def say(self, text: str) -> None:
-        """Sentences, filled to the width."""
-        self.line(textwrap.fill(text, self._width))
+    def say(self, text: str, *, item: str = "") -> None:
+        """Sentences, filled to the width; after the mark of an item, if they are one of a list."""
+        mark = f"  {item} " if item else ""
+        self.line(textwrap.fill(text, self._width, initial_indent=mark, subsequent_indent=" " * len(mark)))
 
     def duration(self, ns: float) -> str:
         """A time in the unit that suits it: "12.3 µs"."""
