@@ -517,6 +517,30 @@ def test_demo_in_ascii() -> None:
     assert "###" in result.stdout
 
 
+@pytest.mark.kernel
+def test_ctrl_c_ends_the_demo() -> None:
+    process = subprocess.Popen(
+        [*PYSUP, "demo"],
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (128 + signal.SIGINT, "pysup: interrupted\n")
+
+
+@pytest.mark.kernel
+def test_full_disk_is_said_in_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        result = pysup_("doctor", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (125, "pysup: No space left on device\n")
+
+
 NOBODY: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
 
 

@@ -43,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of stdout has gone. The interpreter flushes once more at its exit: into nothing, then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename is not None else ""
+        message, status = f"{what}{error.strerror or error}", OWN_FAILURE
     except Exception as error:
         message, status = f"{type(error).__name__}: {error}", OWN_FAILURE
     print(f"pysup: {one_line(message)}", file=sys.stderr)
