@@ -156,8 +156,9 @@ sanitize-python: install
 	    $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: install $(VENV)/.bench ## the benchmarks
-	$(BIN)/pytest benchmarks $(PYTEST_ARGS)
+bench: install $(VENV)/.bench ## the benchmarks, beside the bare C limit; ends with the table of ratios
+	$(BIN)/pytest benchmarks -q -p no:cacheprovider --benchmark-sort=name --benchmark-columns=min,median,iqr,rounds \
+	    $(PYTEST_ARGS)
 
 .PHONY: test-vm
 test-vm: install ## the kernel-facing tests in a virtual machine (needs QEMU and a kernel image)
