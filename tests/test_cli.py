@@ -88,12 +88,17 @@ def test_help_of_run_tells_the_exit_statuses() -> None:
     assert all(str(status) in text for status in (124, 125, 126, 127, 128))
 
 
+BUFFERING = pytest.mark.parametrize("unbuffered", ["", "1"])
+
+
 @pytest.mark.kernel
-def test_output_into_a_closed_pipe_is_silent() -> None:
+@BUFFERING
+def test_output_into_a_closed_pipe_is_silent(unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     read, write = os.pipe()
     os.close(read)
     try:
-        result = pysup_("doctor", capture_output=False, stdout=write, stderr=subprocess.PIPE)
+        result = pysup_("doctor", env=environment, capture_output=False, stdout=write, stderr=subprocess.PIPE)
     finally:
         os.close(write)
     assert result.stderr == ""
@@ -535,9 +540,11 @@ def test_ctrl_c_ends_the_demo() -> None:
 
 
 @pytest.mark.kernel
-def test_full_disk_is_said_in_one_line() -> None:
+@BUFFERING
+def test_full_disk_is_said_in_one_line(unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        result = pysup_("doctor", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        result = pysup_("doctor", env=environment, capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert (result.returncode, result.stderr) == (125, "pysup: No space left on device\n")
 
 

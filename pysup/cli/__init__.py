@@ -40,15 +40,18 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         message, status = "interrupted", 128 + signal.SIGINT
     except BrokenPipeError:
-        # The reader of stdout has gone. The interpreter flushes once more at its exit: into nothing, then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        message, status = "", 128 + signal.SIGPIPE  # the reader of stdout has gone, and knows it
     except OSError as error:
         what = f"{error.filename}: " if error.filename is not None else ""
         message, status = f"{what}{error.strerror or error}", OWN_FAILURE
     except Exception as error:
         message, status = f"{type(error).__name__}: {error}", OWN_FAILURE
-    print(f"pysup: {one_line(message)}", file=sys.stderr)
+    if message:
+        print(f"pysup: {one_line(message)}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # nor could the interpreter at its exit, which would say so: let it write into nothing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
