@@ -115,7 +115,7 @@ class Domain:
 
 
 def to_event(end: Termination) -> Event:
-    """The model's event. `unknown` is the cause where the kernel no longer tells (see docs/events.md)."""
+    """The model's event. `unknown` is the cause where the kernel no longer tells (see docs/behaviour.md)."""
     if end.type == _native.EVENT_LOSS:
         data = EventData(type="event_loss", domain=end.domain, size=end.lost)
     elif end.cause == _native.CAUSE_EXITED:

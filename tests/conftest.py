@@ -16,8 +16,9 @@ import pytest
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:] = [entry for entry in sys.path if pathlib.Path(entry).resolve() != CHECKOUT]
 
-import pysup  # noqa: E402
 from support import KINDS, MODES, Driver, left_behind, mode_problem, possessions  # noqa: E402
+
+import pysup  # noqa: E402
 
 
 def pytest_report_header() -> str:

@@ -229,14 +229,9 @@ def test_error_text(case: dict[str, Any]) -> None:
 
 
 def test_listed_cases_exist_once_and_entries_are_complete() -> None:
-    existing = {
-        (file, case["type"], case["case"]) for file in ("encode", "decode") for case in load(f"{file}.json")
-    }
+    existing = {(file, case["type"], case["case"]) for file in ("encode", "decode") for case in load(f"{file}.json")}
     assert existing >= LISTED
     assert len(LISTED) == sum(
-        len(cases)
-        for entry in DIFFERENCES
-        for by_type in entry["cases"].values()
-        for cases in by_type.values()
+        len(cases) for entry in DIFFERENCES for by_type in entry["cases"].values() for cases in by_type.values()
     )
     assert all(entry.keys() == {"name", "reason", "cases"} and entry["reason"] for entry in DIFFERENCES)

@@ -105,9 +105,7 @@ def test_damaged_text_is_only_ever_a_serde_error(message: Any, data: st.DataObje
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(text)))
         gone = data.draw(st.integers(0, 3))
-        text[at : at + gone] = data.draw(
-            st.binary(max_size=3) | st.sampled_from([b"null", b"[", b"-1", b'"'])
-        )
+        text[at : at + gone] = data.draw(st.binary(max_size=3) | st.sampled_from([b"null", b"[", b"-1", b'"']))
     complaint(lambda: type(message).from_json(bytes(text)).to_json())
 
 
@@ -150,8 +148,7 @@ def complaint(call: Callable[[], object]) -> str | None:
         (
             model.FreezeResponse,
             '{"cycle_delta_metrics":{"microvm_network_interfaces":{"e.0":{"received_bytes":"1"}}}}',
-            'cycle_delta_metrics.microvm_network_interfaces["e.0"].received_bytes: expected an integer, '
-            'got "1"',
+            'cycle_delta_metrics.microvm_network_interfaces["e.0"].received_bytes: expected an integer, got "1"',
         ),
         (
             model.ConfigureRequest,

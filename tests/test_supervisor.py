@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from support import NOBODY, PATIENCE, Driver, alive, soon, until
 
 import pysup
 from pysup.model import (
@@ -30,7 +31,6 @@ from pysup.model import (
     TerminateRequest,
     ThawRequest,
 )
-from support import NOBODY, PATIENCE, Driver, alive, soon, until
 
 pytestmark = pytest.mark.kernel
 
@@ -175,7 +175,7 @@ def test_each_state_allows_what_it_should(supervisor: Any) -> None:
 
 def test_a_name_is_free_again_once_its_process_has_ended(d: Driver) -> None:
     d.exec("p", "/bin/sleep", "600")
-    with pytest.raises(pysup.InvalidStateError, match='"p".*has not ended'):
+    with pytest.raises(pysup.InvalidStateError, match=r'"p".*has not ended'):
         d.sh("p", "exit 0")
     d.kill("p")
     assert d.ended("p") == ("signaled", signal.SIGKILL)
@@ -265,7 +265,7 @@ def test_the_metrics_of_a_cycle(d: Driver) -> None:
     assert 0 < metrics.domain_cpu_run_ns <= metrics.domain_run_ns * 1.1
     assert metrics.domain_max_memory_usage_bytes > 0
     assert metrics.microvm_cpu_run_ns > 0
-    assert metrics.microvm_network_interfaces is not None and "lo" in metrics.microvm_network_interfaces
+    assert "lo" in (metrics.microvm_network_interfaces or {})
     time.sleep(0.2)
     thaw(d)
     again = freeze(d)
@@ -293,7 +293,8 @@ def test_the_network_of_a_cycle(d: Driver) -> None:
             sender.sendto(b"x" * 5000, receiver.getsockname())
         receiver.recv(8192)
     interfaces = freeze(d).microvm_network_interfaces
-    assert interfaces is not None and interfaces["lo"].received_bytes >= 5000
+    assert interfaces is not None
+    assert interfaces["lo"].received_bytes >= 5000
 
 
 # --- limits ----------------------------------------------------------------------------------------------
@@ -423,7 +424,7 @@ def test_identity(supervisor: Any) -> None:
 def test_an_identity_without_rights_is_refused(supervisor: Any) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may become anyone")
-    with pytest.raises(pysup.FailureError, match="exec_user.uid.*CAP_SETUID"):
+    with pytest.raises(pysup.FailureError, match=r"exec_user\.uid.*CAP_SETUID"):
         supervisor.configure(ConfigureRequest("d", exec_user=ExecUser(0, 0)))
 
 
@@ -502,7 +503,8 @@ def test_hooks_run_in_order_with_their_own_environment(supervisor: Any, tmp_path
     supervisor.configure(ConfigureRequest("d", additional_start_hooks=hooks))
     d = Driver(supervisor)
     lines = log.read_text().splitlines()
-    assert lines[0].startswith("1 a") and lines[1:] == ["2"]
+    assert lines[0].startswith("1 a")
+    assert lines[1:] == ["2"]
     d.quiet()
 
 
@@ -510,7 +512,7 @@ def test_a_hook_that_fails_undoes_the_start(supervisor: Any, tmp_path: pathlib.P
     never = tmp_path / "never"
     hooks = [shell_hook("bad", "echo because >&2; exit 9"), shell_hook("next", f"touch {never}")]
     supervisor.configure(ConfigureRequest("d", additional_start_hooks=hooks))
-    with pytest.raises(pysup.FailureError, match='"bad".*exit status 9: because') as caught:
+    with pytest.raises(pysup.FailureError, match=r'"bad".*exit status 9: because') as caught:
         supervisor.start(StartRequest("d"))
     assert caught.value.step == "bad"
     assert not never.exists()
@@ -548,9 +550,8 @@ def test_it_is_what_the_protocols_ask_for() -> None:
 
 def test_every_need_names_its_provider(supervisor: Any) -> None:
     providers = supervisor.providers()
-    assert [provider.need for provider in providers] == [
-        "freeze", "kill", "tree", "cpu", "memory", "cpu_limit", "memory_limit", "oom", "microvm_cpu", "idle_cpu", "network"
-    ]  # fmt: skip
+    needs = "freeze kill tree cpu memory cpu_limit memory_limit oom microvm_cpu idle_cpu network"
+    assert [provider.need for provider in providers] == needs.split()
     for provider in providers:
         assert provider.choice in ("cgroup v2", "cgroup v1", "process tree", "procfs", "none")
         assert provider.detail
