@@ -29,12 +29,17 @@ static bool has_word(const char *list, const char *word)
     return false;
 }
 
+static bool is_octal(char digit)
+{
+    return digit >= '0' && digit <= '7';
+}
+
 /* Undoes the octal escapes of mountinfo ("\040"), in place. */
 static void unescape(char *text)
 {
     char *to = text;
     for (const char *from = text; *from; from++) {
-        if (from[0] == '\\' && from[1] && from[2] && from[3]) {
+        if (from[0] == '\\' && is_octal(from[1]) && is_octal(from[2]) && is_octal(from[3])) {
             *to++ = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
             from += 3;
         } else {
@@ -70,12 +75,25 @@ static bool find_own(const char *prefix, const char *controller, char *ret, size
     return found;
 }
 
-/* A mount of the hierarchy: where, and which cgroup its root is. The last one stands above the others. */
-static bool find_mount(const char *prefix, const char *controller, char *ret_mount, char *ret_root, size_t size)
+/* What is left of the path `own` below `root`, as "/a" or ""; NULL where it is not below. */
+static const char *below(const char *own, const char *root)
+{
+    size_t n = strcmp(root, "/") ? strlen(root) : 0;
+    if (strncmp(own, root, n) || (own[n] && own[n] != '/'))
+        return NULL;
+    return own + n;
+}
+
+/*
+ * A mount of the hierarchy: where, and which cgroup its root is. The last one stands above the others, but one that
+ * shows the cgroup `own` is better than one that does not: a jail on this machine has mounts of its own.
+ */
+static bool find_mount(const char *prefix, const char *controller, const char *own, char *ret_mount, char *ret_root,
+                       size_t size)
 {
     char name[PATH_MAX], *line = NULL;
     size_t room = 0;
-    bool found = false;
+    bool found = false, shown = false;
     snprintf(name, sizeof name, "%s/proc/self/mountinfo", prefix);
     FILE *file = fopen(name, "re");
     while (file && getline(&line, &room, file) > 0) {
@@ -100,6 +118,10 @@ static bool find_mount(const char *prefix, const char *controller, char *ret_mou
         if (controller ? !strcmp(type, "cgroup") && has_word(options, controller) : !strcmp(type, "cgroup2")) {
             unescape(mount);
             unescape(root);
+            bool shows = own && below(own, root);
+            if (shown && !shows)
+                continue;
+            shown = shows;
             snprintf(ret_mount, size, "%s", mount);
             snprintf(ret_root, size, "%s", root);
             found = true;
@@ -124,26 +146,23 @@ static void find_place(const char *prefix, const char *controller, const char *p
 {
     char mount[PATH_MAX], root[PATH_MAX], own[PATH_MAX];
     const char *kind = controller ? controller : "cgroup v2";
-    if (!find_mount(prefix, controller, mount, root, sizeof mount)) {
+    bool known = parent || find_own(prefix, controller, own, sizeof own);
+    if (!find_mount(prefix, controller, known && !parent ? own : NULL, mount, root, sizeof mount)) {
         absent(ret, controller ? "no cgroup v1 hierarchy with the %s controller is mounted" : "%s is not mounted", kind);
         return;
     }
     if (parent)
         snprintf(own, sizeof own, "%s", parent);
-    else if (!find_own(prefix, controller, own, sizeof own)) {
+    if (!known) {
         absent(ret, "/proc/self/cgroup does not name a cgroup of %s", kind);
         return;
     }
 
     /* The path in the hierarchy, seen from the mount's root. "/.." begins what a cgroup namespace hides. */
-    const char *rest = own;
-    size_t n = strcmp(root, "/") ? strlen(root) : 0;
-    if (!parent && n) {
-        if (strncmp(own, root, n) || (own[n] && own[n] != '/')) {
-            absent(ret, "the mount %.60s shows %.40s, which this process is not in", mount, root);
-            return;
-        }
-        rest = own + n;
+    const char *rest = parent ? own : below(own, root);
+    if (!rest) {
+        absent(ret, "the mount %.60s shows %.40s, which this process is not in", mount, root);
+        return;
     }
     if (!strncmp(rest, "/..", 3) && (!rest[3] || rest[3] == '/')) {
         absent(ret, "this process is outside of what %.80s shows", mount);
