@@ -123,9 +123,15 @@ static _Noreturn void spawner(struct psup__task *task)
 {
     int fds[PSUP__FDS_MAX + 1], n_fds, pid;
     struct psup__request request;
-    while (receive(&request, fds, &n_fds) == sizeof request)
+    /* A child that the host has forked may hold the connection open: the host's own end counts. */
+    struct pollfd wait[] = {{PSUP__INIT_SOCKET, POLLIN, 0}, {PSUP__INIT_HOST, POLLIN, 0}};
+    for (;;) {
+        if (PSUP__SYS5(SYS_ppoll, wait, 2, 0, 0, 0) == -EINTR)
+            continue;
+        if (wait[1].revents || receive(&request, fds, &n_fds) != sizeof request)
+            leave(0);
         spawn(task, &request, fds, n_fds, 1, &pid);
-    leave(0);
+    }
 }
 
 /* ---- shim ---- */
