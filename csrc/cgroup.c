@@ -104,10 +104,13 @@ static int make_own(struct psup__cgroups *cgroups, int i, bool named)
     if (fstatfs(parent, &info) == 0 && (info.f_type == MAGIC_V2) == (i == PSUP__V2) &&
         (info.f_type == MAGIC_V2 || info.f_type == MAGIC_V1)) {
         /* EEXIST: two controllers that share one hierarchy. */
-        if (mkdirat(parent, cgroups->name, 0755) == 0 || errno == EEXIST)
+        if (mkdirat(parent, cgroups->name, 0755) == 0 || errno == EEXIST) {
             fd = psup__open(parent, cgroups->name, O_RDONLY | O_DIRECTORY);
-        else
+            if (fd < 0)
+                unlinkat(parent, cgroups->name, AT_REMOVEDIR);
+        } else {
             fd = -errno;
+        }
     }
     close(parent);
     return fd;
@@ -274,11 +277,19 @@ static void pick_providers(struct psup__cgroups *cgroups)
         pick(cgroups, PSUP_NEED_OOM, PSUP__HIERARCHIES, "an OOM kill is reported as signaled");
 }
 
+static bool leads_up(const char *path)
+{
+    for (const char *at = path; (at = strstr(at, "/..")); at += 3)
+        if (!at[3] || at[3] == '/')
+            return true;
+    return false;
+}
+
 int psup__cgroups_open(struct psup__cgroups *cgroups, const psup_options *options, psup_error *error)
 {
     const char *parent = options->cgroup_parent;
     uint32_t number;
-    if (parent && (parent[0] != '/' || strstr(parent, "/../") || strlen(parent) >= 1024))
+    if (parent && (parent[0] != '/' || leads_up(parent) || strlen(parent) >= 1024))
         return psup__fail(error, EINVAL, "cgroup_parent", "cgroup_parent must be a path from the hierarchy's root, not \"%.80s\"",
                           parent);
     for (int i = 0; i < PSUP__HIERARCHIES; i++)

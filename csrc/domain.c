@@ -283,10 +283,9 @@ static int stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_erro
     /* What is dying is hidden from cgroup.procs but still counted: rmdir says EBUSY for a while. */
     while ((paused = take_down(domain))) {
         int removed = paused;
-        if (removed != -EBUSY && removed != -EINTR) {
-            result = removed;
-            break;
-        }
+        if (removed != -EBUSY && removed != -EINTR) /* for lack of descriptors, say: to be tried again */
+            return psup__fail(error, -removed, "rmdir", "domain \"%s\" has ended, but its cgroups cannot be removed: %s",
+                              domain->name, strerror(-removed));
         if ((paused = pause_for(&pause, deadline)))
             return psup__fail(error, -paused, "rmdir", "the cgroups of domain \"%s\" cannot be removed yet: %s", domain->name,
                               strerror(-removed));

@@ -110,7 +110,20 @@ int psup__init_start(psup_supervisor *supervisor, struct psup__init *from, const
                       result == -EACCES ? " (does vm.memfd_noexec=2 forbid it?)" : "");
 }
 
-static int answer(const struct psup__init *init, struct psup__reply *reply, int *ret_pidfd)
+/* Of which the descriptor could not be taken: it must not live on without anyone to hold it. One that is a shim's child
+ * dies with the shim. */
+static void disown(int pid)
+{
+    siginfo_t info;
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
+        return;
+    kill(pid, SIGKILL);
+    while (waitid(P_PID, (id_t)pid, &info, WEXITED) < 0 && errno == EINTR)
+        ;
+}
+
+/* `room`: a descriptor that stands in for the one that comes with the answer, and makes room for it. */
+static int answer(const struct psup__init *init, int room, struct psup__reply *reply, int *ret_pidfd)
 {
     union {
         struct cmsghdr header;
@@ -120,14 +133,25 @@ static int answer(const struct psup__init *init, struct psup__reply *reply, int 
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t n;
     do
-        n = recvmsg(init->socket, &message, MSG_CMSG_CLOEXEC);
+        n = recv(init->socket, reply, sizeof *reply, MSG_PEEK);
     while (n < 0 && errno == EINTR);
+    int code = errno;
+    close(room);
+    errno = code;
+    if (n > 0)
+        n = recvmsg(init->socket, &message, MSG_CMSG_CLOEXEC);
     *ret_pidfd = -1;
     if (n > 0 && CMSG_FIRSTHDR(&message))
         memcpy(ret_pidfd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof *ret_pidfd);
     if (n < 0)
         return errno == EAGAIN ? -ETIMEDOUT : -errno;
-    return n == sizeof *reply ? 0 : -EPIPE;
+    if (n != sizeof *reply)
+        return -EPIPE;
+    if (*ret_pidfd < 0 && reply->born.pid > 0) { /* another thread has taken the room */
+        disown(reply->born.pid);
+        return -EMFILE;
+    }
+    return 0;
 }
 
 int psup__init_spawn(struct psup__init *init, const int *fds, size_t n_fds, int cgroup_fd, struct psup__born *ret)
@@ -148,13 +172,20 @@ int psup__init_spawn(struct psup__init *init, const int *fds, size_t n_fds, int 
     if (cgroup_fd >= 0)
         memcpy(CMSG_DATA(&control.header) + n_fds * sizeof(int), &cgroup_fd, sizeof cgroup_fd);
 
+    /* Before anything is started: without room for its descriptor the process could not be held. */
+    int room = fcntl(init->socket, F_DUPFD_CLOEXEC, 0);
+    if (room < 0)
+        return init->socket < 0 ? -EPIPE : -errno;
     ssize_t sent;
     do
         sent = sendmsg(init->socket, &message, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    if (sent < 0)
-        return -errno;
-    int pidfd, result = answer(init, &reply, &pidfd);
+    if (sent < 0) {
+        int code = errno;
+        close(room);
+        return -code;
+    }
+    int pidfd, result = answer(init, room, &reply, &pidfd);
     if (result)
         return result;
     *ret = reply.born;

@@ -244,9 +244,10 @@ static int spawn_by_helper(psup_domain *domain, const psup_spec *spec, int cgrou
     }
     if (result) {
         psup_error ignored;
-        psup__domain_start_helper(domain, &ignored); /* a late answer must not be taken for the next */
-        return psup__fail(error, -result, "pysup-init", "the helper of domain \"%s\" does not answer: %s", domain->name,
-                          strerror(-result));
+        if (result == -ETIMEDOUT)
+            psup__domain_start_helper(domain, &ignored); /* a late answer must not be taken for the next */
+        return psup__fail(error, -result, "pysup-init", "the helper of domain \"%s\" cannot start \"%.200s\": %s", domain->name,
+                          spec->path, strerror(-result));
     }
     return 0;
 }
@@ -270,13 +271,17 @@ static int spawn_by_shim(struct psup_process *process, const psup_spec *spec, st
     const char *argv[] = {"pysup-init", "shim", process->domain ? process->domain->name : spec->name, NULL};
     struct psup__init *from = process->domain && process->domain->helper.task ? &process->domain->helper : NULL;
     int result = psup__init_start(process->supervisor, from, argv, &process->shim, error);
+    if (from && (result == -EPIPE || result == -ECONNRESET)) { /* the helper was killed from inside */
+        if ((result = psup__domain_start_helper(process->domain, error)) == 0)
+            result = psup__init_start(process->supervisor, from, argv, &process->shim, error);
+    }
     if (result)
         return result;
     if (psup__task_lay_out(spec, process->shim.task, PSUP__TASK_SPACE) < 0)
         result = psup__fail(error, E2BIG, "exec", "arguments and environment of \"%.200s\" are larger than the kernel takes",
                             spec->path);
     else if ((result = psup__init_spawn(&process->shim, spec->fds, spec->n_fds, -1, ret)))
-        psup__fail(error, -result, "pysup-init", "the shim of \"%.200s\" does not answer: %s", spec->path, strerror(-result));
+        psup__fail(error, -result, "pysup-init", "the shim of \"%.200s\" cannot start it: %s", spec->path, strerror(-result));
     if (result)
         psup__init_end(&process->shim, PSUP__S);
     return result;
@@ -287,6 +292,10 @@ static int start(struct psup_process *process, const psup_spec *spec, struct psu
     psup_supervisor *supervisor = process->supervisor;
     psup_domain *domain = process->domain;
     int result;
+    /* Where a helper could not be replaced, no process may be started around it: it would escape the limits. */
+    if (domain && !domain->helper.task && psup__cgroups_helper(&supervisor->cgroups) &&
+        (result = psup__domain_start_helper(domain, error)))
+        return result;
     if (!domain || supervisor->cgroups.needs[PSUP_NEED_TREE].from != PSUP__V2) {
         result = spawn_by_shim(process, spec, born, error);
     } else {

@@ -13,6 +13,7 @@
 #define QUEUE_LENGTH 1024u
 #define QUEUE_LENGTH_MAX (1u << 20)
 #define FREE_TIMEOUT (5 * PSUP__S)
+#define ROOM 24 /* descriptors that psup_supervisor_new opens at most, those that it closes again among them */
 
 int psup__supervisor_alive(const psup_supervisor *supervisor)
 {
@@ -82,6 +83,21 @@ static int open_descriptors(psup_supervisor *supervisor, psup_error *error)
     return supervisor->image < 0 ? supervisor->image : 0;
 }
 
+/* What cannot be opened for want of descriptors would look like a machine that does not have it, and be done without. */
+static int check_room(const psup_supervisor *supervisor, psup_error *error)
+{
+    int fds[ROOM], n = 0, code = 0;
+    while (n < ROOM && (fds[n] = fcntl(supervisor->proc, F_DUPFD_CLOEXEC, 0)) >= 0)
+        n++;
+    if (n < ROOM)
+        code = errno;
+    for (int i = 0; i < n; i++)
+        close(fds[i]);
+    return code ? psup__fail(error, code, "descriptors", "a supervisor needs room for %d descriptors, of which %d are missing: %s", ROOM,
+                              ROOM - n, strerror(code))
+                : 0;
+}
+
 /* All but the reaper; also of a half-made supervisor, and of a forked copy, where only what is its own is closed. */
 static void close_all(psup_supervisor *supervisor)
 {
@@ -127,6 +143,8 @@ int psup_supervisor_new(const psup_options *options, psup_supervisor **ret, psup
     pthread_mutex_init(&supervisor->lock, NULL);
 
     int result = open_descriptors(supervisor, error);
+    if (!result)
+        result = check_room(supervisor, error);
     if (!result)
         result = psup__cgroups_open(&supervisor->cgroups, options, error);
     psup__machine_open(&supervisor->machine, &supervisor->cgroups);
