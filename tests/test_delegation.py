@@ -11,10 +11,10 @@ import textwrap
 from collections.abc import Iterator
 
 import pytest
+from support import cgroup_directories, mode_problem, until
 
 import pysup
 from pysup.model import StartRequest
-from support import cgroup_directories, mode_problem, until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.root]
 
