@@ -158,15 +158,33 @@ static uint32_t read_controllers(int directory, const char *file)
     return found;
 }
 
+/*
+ * In one write, all or nothing. One by one, cpu would come through where memory does not: it is a threaded controller,
+ * and beside processes it makes the sub-cgroups "domain invalid", in which nothing can be born (cgroups(7)).
+ */
 static int enable(int directory, uint32_t controllers, bool on)
 {
-    int result = 0, one;
-    if (controllers & PSUP__CONTROLLER_CPU && (one = write_below(directory, "cgroup.subtree_control", on ? "+cpu" : "-cpu")))
-        result = one;
-    if (controllers & PSUP__CONTROLLER_MEMORY &&
-        (one = write_below(directory, "cgroup.subtree_control", on ? "+memory" : "-memory")))
-        result = one;
-    return result;
+    char text[32];
+    snprintf(text, sizeof text, "%s%s", !(controllers & PSUP__CONTROLLER_CPU) ? "" : on ? "+cpu " : "-cpu ",
+             !(controllers & PSUP__CONTROLLER_MEMORY) ? "" : on ? "+memory" : "-memory");
+    return controllers ? write_below(directory, "cgroup.subtree_control", text) : 0;
+}
+
+/* As enable, but -EBUSY also where it is only the cgroups below that would be unfit for processes. */
+static int enable_for_domains(struct psup__cgroups *cgroups, int parent, uint32_t controllers)
+{
+    char type[32] = "";
+    int result = enable(parent, controllers, true);
+    if (result)
+        return result == -EOPNOTSUPP ? -EBUSY : result;
+    int fd = psup__open(cgroups->fds[PSUP__V2], "cgroup.type", O_RDONLY);
+    if (fd >= 0)
+        read_text(fd, type, sizeof type);
+    psup__shut(fd);
+    if (!strncmp(type, "domain\n", 7))
+        return 0;
+    enable(parent, controllers, false);
+    return -EBUSY;
 }
 
 /* Brings the cpu and memory controllers of v2 down to the domains' cgroups, as far as they can be had. */
@@ -180,9 +198,9 @@ static void open_controllers(struct psup__cgroups *cgroups)
     if (!there)
         snprintf(cgroups->controllers_reason, sizeof cgroups->controllers_reason,
                  "cgroup v2 has neither the cpu nor the memory controller in %.120s", path);
-    if (missing && (result = enable(parent, missing, true)) == -EBUSY) {
+    if (missing && (result = enable_for_domains(cgroups, parent, missing)) == -EBUSY) {
         if ((result = make_room(cgroups, parent)) == 0)
-            result = enable(parent, missing, true);
+            result = enable_for_domains(cgroups, parent, missing);
         if (result)
             leave_room(cgroups, parent);
     }
@@ -194,10 +212,12 @@ static void open_controllers(struct psup__cgroups *cgroups)
     else if (result)
         snprintf(cgroups->controllers_reason, sizeof cgroups->controllers_reason,
                  "cannot write cgroup.subtree_control in %.120s: %s", path, strerror(-result));
+    else
+        cgroups->enabled = missing;
     psup__shut(parent);
     there = read_controllers(cgroups->fds[PSUP__V2], "cgroup.controllers");
-    enable(cgroups->fds[PSUP__V2], there, true);
-    cgroups->controllers = read_controllers(cgroups->fds[PSUP__V2], "cgroup.subtree_control");
+    if (enable(cgroups->fds[PSUP__V2], there, true) == 0)
+        cgroups->controllers = there;
 }
 
 static void pick(struct psup__cgroups *cgroups, psup_need need, int from, const char *detail)
@@ -333,7 +353,7 @@ void psup__cgroups_close(struct psup__cgroups *cgroups)
         if (parent >= 0) {
             psup__sweep_remove(parent, cgroups->name);
             if (i == PSUP__V2 && cgroups->leaf[0]) {
-                enable(parent, cgroups->controllers, false);
+                enable(parent, cgroups->enabled, false);
                 leave_room(cgroups, parent);
             }
             close(parent);

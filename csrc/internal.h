@@ -64,6 +64,7 @@ struct psup__cgroups {
     char name[64];                /* of the supervisor's cgroup, the same everywhere */
     int fds[PSUP__HIERARCHIES];   /* its directory, or -1 */
     uint32_t controllers;         /* that v2 can give to domains */
+    uint32_t enabled;             /* of them, for which this supervisor has seen to it */
     char controllers_reason[256]; /* why not more */
     bool v2_kill;                 /* cgroup.kill is there (Linux 5.14) */
     char leaf[64];                /* where this process was moved to make room for controllers; "" where it was not */
