@@ -357,13 +357,17 @@ static int find_leaf(psup_domain *domain, struct psup__leaf **ret)
             *ret = domain->leaves[i];
             return 0;
         }
-    for (size_t i = 0; i < domain->n_leaves; i++) {
+    for (size_t i = 0, n; i < domain->n_leaves;) {
         struct psup__leaf *leaf = domain->leaves[i];
+        n = domain->n_leaves;
         psup__process_settle(leaf->owner);
+        if (domain->n_leaves < n)
+            continue; /* one that was killed: it is no more, and another has its place */
         if (!leaf->owner) {
             *ret = leaf;
             return 0;
         }
+        i++;
     }
     if (domain->n_leaves == domain->leaves_room) {
         size_t room = domain->leaves_room ? domain->leaves_room * 2 : 8;
