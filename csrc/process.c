@@ -24,6 +24,7 @@
 #define NODES_MAX 65536
 #define TREE_ROUNDS 8
 #define AGAIN_NS (10 * PSUP__MS) /* how often a kill that is not atomic is repeated */
+#define SPIN_NS (100 * 1000ull)  /* how long to wait awake for the end of what was killed */
 #define LOOK_NS (50 * 1000ull)   /* how soon to look whether the killed descendants are gone; doubled up to AGAIN_NS */
 
 static const char *const STEPS[] = {
@@ -503,7 +504,7 @@ int psup_process_wait(psup_process *process, uint64_t timeout)
     int result = psup__supervisor_alive(process->supervisor);
     if (result)
         return result;
-    for (bool again = false;;) {
+    for (bool again = false, looked = false;;) {
         uint32_t seen = atomic_load(&process->changes);
         if (is_over(process, again))
             return 0;
@@ -512,6 +513,14 @@ int psup_process_wait(psup_process *process, uint64_t timeout)
             return -ETIMEDOUT;
         /* The end is announced, but what a killed process leaves behind is looked for. */
         if (process->killed) {
+            if (!looked) {
+                /* To sleep and be woken takes as long as to die: the CPU is yielded to those who do. */
+                uint64_t end = psup__deadline(left < SPIN_NS ? left : SPIN_NS);
+                while (atomic_load(&process->changes) == seen && psup__now() < end)
+                    sched_yield();
+                looked = true;
+                continue;
+            }
             left = left < pause ? left : pause;
             again = pause >= AGAIN_NS;
             pause = pause * 2 < AGAIN_NS ? pause * 2 : AGAIN_NS;
