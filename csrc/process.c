@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -24,6 +25,7 @@
 #define NODES_MAX 65536
 #define TREE_ROUNDS 8
 #define AGAIN_NS (10 * PSUP__MS) /* how often a kill that is not atomic is repeated */
+#define SHIM_NS (300 * 1000ull)  /* how long to wait for the end of a shim before its tree is looked for */
 #define SPIN_NS (100 * 1000ull)  /* how long to wait awake for the end of what was killed */
 #define LOOK_NS (50 * 1000ull)   /* how soon to look whether the killed descendants are gone; doubled up to AGAIN_NS */
 
@@ -460,6 +462,9 @@ static void kill_all(struct psup_process *process)
     }
     if (!process->ended)
         syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0);
+    /* A shim ends when nothing is left below it: no need then to look through /proc, which costs milliseconds. */
+    if (process->shim.ours && psup__poll(process->shim.pidfd, POLLIN, SHIM_NS) > 0)
+        return;
     struct psup__node *nodes = process->shim.ours ? malloc(NODES_MAX * sizeof *nodes) : NULL;
     if (nodes)
         psup__tree_signal(supervisor->proc, &process->shim.pid, 1, SIGKILL, TREE_ROUNDS, nodes, NODES_MAX);
