@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define NODES_MAX 65536
+#define LINE_MAX_BYTES 512 /* of /proc/net/dev: a name and sixteen numbers */
 
 /* ---- the machine ---- */
 
@@ -146,7 +147,8 @@ static int network(const struct psup__machine *machine, struct psup__sample *sam
             if (read_interface(line, &sample->interfaces[sample->n_interfaces]))
                 sample->n_interfaces++;
         }
-        if (line == text)
+        /* The kernel ends a read early only where the next line does not fit. */
+        if (line == text || n < (ssize_t)sizeof text - LINE_MAX_BYTES)
             break;
         offset += line - text;
     }
@@ -192,19 +194,23 @@ static uint64_t group_peak(psup_domain *domain)
     return peak;
 }
 
-/* Without cgroups: those that live below the shims. */
+/* Without cgroups: those that live below the shims. To list /proc is the dear part, so both figures are taken at once;
+ * `ret_peak` NULL: not asked for. */
 static void tree_figures(psup_domain *domain, uint64_t *ret_cpu, uint64_t *ret_peak)
 {
     psup_supervisor *supervisor = domain->supervisor;
     struct psup__node *nodes = malloc(NODES_MAX * sizeof *nodes);
     int *roots = NULL, n_roots = psup__domain_roots(domain, &roots);
     long count = nodes && n_roots > 0 ? psup__tree_list(supervisor->proc, roots, (size_t)n_roots, nodes, NODES_MAX) : 0;
-    *ret_cpu = *ret_peak = 0;
+    uint64_t cpu = 0, peak = 0;
     for (long i = 0; i < count; i++) {
-        *ret_cpu += process_cpu(nodes[i].pid) + nodes[i].ticks * (uint64_t)supervisor->machine.tick_ns;
-        uint64_t one = process_peak(supervisor->proc, nodes[i].pid);
-        *ret_peak = one > *ret_peak ? one : *ret_peak;
+        cpu += process_cpu(nodes[i].pid) + nodes[i].ticks * (uint64_t)supervisor->machine.tick_ns;
+        uint64_t one = ret_peak ? process_peak(supervisor->proc, nodes[i].pid) : 0;
+        peak = one > peak ? one : peak;
     }
+    *ret_cpu = cpu;
+    if (ret_peak)
+        *ret_peak = peak;
     free(roots);
     free(nodes);
 }
@@ -218,44 +224,46 @@ static void add_ended(psup_domain *domain, uint64_t *cpu, uint64_t *peak)
     pthread_mutex_unlock(&domain->supervisor->lock);
 }
 
-static uint64_t domain_cpu(psup_domain *domain)
+/* CPU time and, where it is asked for, the peak of memory. */
+static void domain_figures(psup_domain *domain, uint64_t *ret_cpu, uint64_t *ret_peak)
 {
-    uint64_t value = 0, peak;
+    const struct psup__group *group = &domain->group;
+    uint64_t cpu = 0, peak = 0, ignored = 0;
+    bool tree = false;
     switch (domain->supervisor->cgroups.needs[PSUP_NEED_CPU].from) {
     case PSUP__V2:
-        psup__read_key(domain->group.cpu, "usage_usec", &value);
-        return value * 1000;
+        psup__read_key(group->cpu, "usage_usec", &cpu);
+        cpu *= 1000;
+        break;
     case PSUP__CPUACCT:
-        psup__read_number(domain->group.cpu, &value);
-        return value;
+        psup__read_number(group->cpu, &cpu);
+        break;
     default:
-        tree_figures(domain, &value, &peak);
-        add_ended(domain, &value, &peak);
-        return value;
+        tree = true;
+        tree_figures(domain, &cpu, ret_peak && group->peak < 0 ? &peak : NULL);
+        add_ended(domain, &cpu, &peak);
     }
+    *ret_cpu = cpu;
+    if (!ret_peak)
+        return;
+    if (group->peak >= 0) {
+        psup__read_number(group->peak, &peak);
+    } else if (!tree) {
+        if (group->fds[PSUP__V2] >= 0)
+            peak = group_peak(domain);
+        else
+            tree_figures(domain, &ignored, &peak);
+        add_ended(domain, &ignored, &peak);
+    }
+    *ret_peak = peak;
 }
 
-static uint64_t domain_peak(psup_domain *domain)
-{
-    uint64_t value = 0, cpu = 0;
-    if (domain->group.peak >= 0) {
-        psup__read_number(domain->group.peak, &value);
-        return value;
-    }
-    if (domain->group.fds[PSUP__V2] >= 0)
-        value = group_peak(domain);
-    else
-        tree_figures(domain, &cpu, &value);
-    add_ended(domain, &cpu, &value);
-    return value;
-}
-
-static int take_sample(psup_domain *domain, struct psup__sample *sample)
+static int take_sample(psup_domain *domain, struct psup__sample *sample, uint64_t *ret_peak)
 {
     const struct psup__machine *machine = &domain->supervisor->machine;
     struct timespec time;
     sample->wall = psup__now();
-    sample->domain_cpu = domain_cpu(domain);
+    domain_figures(domain, &sample->domain_cpu, ret_peak);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
     sample->service_cpu = (uint64_t)time.tv_sec * PSUP__S + (uint64_t)time.tv_nsec;
     sample->machine_cpu = machine_cpu(machine);
@@ -269,7 +277,7 @@ int psup__cycle_begin(psup_domain *domain)
 {
     if (domain->group.peak_resets && pwrite(domain->group.peak, "0", 1, 0) < 0)
         domain->group.peak_resets = false; /* then the peak is that since the domain's start */
-    return take_sample(domain, &domain->cycle.begin);
+    return take_sample(domain, &domain->cycle.begin, NULL);
 }
 
 static uint64_t since(uint64_t begin, uint64_t end)
@@ -336,8 +344,7 @@ static int fill(psup_domain *domain, psup_metrics *ret)
 
 int psup__cycle_end(psup_domain *domain, psup_metrics *ret)
 {
-    int result = take_sample(domain, &domain->cycle.end);
-    domain->cycle.peak = domain_peak(domain);
+    int result = take_sample(domain, &domain->cycle.end, &domain->cycle.peak);
     return result ? result : fill(domain, ret);
 }
 
