@@ -195,6 +195,9 @@ int psup__init_spawn(struct psup__init *init, const int *fds, size_t n_fds, int 
 
 void psup__init_end(struct psup__init *init, uint64_t timeout)
 {
+    /* Shut down, not only closed: a fork of the host may hold a copy of it, and then the other end would see no end. */
+    if (init->ours && init->socket >= 0)
+        shutdown(init->socket, SHUT_RDWR);
     init->socket = psup__shut(init->socket);
     if (init->task)
         munmap(init->task, PSUP__TASK_SPACE);

@@ -409,6 +409,8 @@ int psup_spawn(psup_supervisor *supervisor, psup_domain *domain, const psup_spec
         return result;
     if (!domain)
         return spawn(supervisor, NULL, spec, ret, error);
+    if (domain->supervisor != supervisor)
+        return psup__fail(error, EINVAL, "domain", "domain \"%s\" belongs to another supervisor", domain->name);
     pthread_mutex_lock(&domain->lock);
     if (domain->state == PSUP__STARTED)
         result = spawn(supervisor, domain, spec, ret, error);
