@@ -13,7 +13,8 @@
 struct context {
     const struct psup__task *task;
     const int *fds;
-    int cgroup_fd; /* to be joined by the child itself, or -1 */
+    int cgroup_fd;    /* to be joined by the child itself, or -1 */
+    uint64_t signals; /* to be put to default by the child itself */
     volatile int error;
     volatile uint32_t step;
 };
@@ -31,11 +32,12 @@ static long set_mask(uint64_t mask, uint64_t *old)
 }
 
 /* The host's handlers must not run here, and what it ignores (Python: SIGPIPE) is not the program's wish. */
-static void default_signals(void)
+static void default_signals(uint64_t which)
 {
     struct psup__sigaction action = {0};
     for (int signal = 1; signal <= LAST_SIGNAL; signal++)
-        PSUP__SYS4(SYS_rt_sigaction, signal, &action, 0, sizeof action.mask);
+        if (which >> (signal - 1) & 1)
+            PSUP__SYS4(SYS_rt_sigaction, signal, &action, 0, sizeof action.mask);
 }
 
 /* Puts fds[i] at i. Sources below n are lifted first, so that none is overwritten before its turn. */
@@ -76,7 +78,7 @@ static int child(void *argument)
     const struct psup__task *task = context->task;
     long result;
 
-    default_signals();
+    default_signals(context->signals);
     if ((result = PSUP__SYS0(SYS_setsid)) < 0)
         return fail(context, PSUP__STEP_SESSION, result);
     if (context->cgroup_fd >= 0 && (result = psup__write_at(context->cgroup_fd, "cgroup.procs", "0")) < 0)
@@ -118,11 +120,12 @@ static int cannot_be_born_inside(long result)
 void psup__spawn(const struct psup__task *task, const int *fds, int cgroup_fd, int sibling, struct psup__born *ret)
 {
     char stack[CHILD_STACK] __attribute__((aligned(16)));
-    struct context context = {.task = task, .fds = fds, .cgroup_fd = -1};
+    struct context context = {
+        .task = task, .fds = fds, .cgroup_fd = -1, .signals = task->ignored ? task->ignored : ALL_SIGNALS};
     int pidfd = -1;
     struct psup__clone_args args = {
         .flags = (uint64_t)CLONE_VM | CLONE_VFORK | CLONE_PIDFD | (sibling ? CLONE_PARENT : 0) |
-                 (cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
+                 (cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0) | (task->ignored ? CLONE_CLEAR_SIGHAND : 0),
         .pidfd = (uint64_t)(uintptr_t)&pidfd,
         .exit_signal = sibling ? 0 : SIGCHLD, /* a sibling's is that of its creator */
         .stack = (uint64_t)(uintptr_t)stack,
@@ -138,6 +141,11 @@ void psup__spawn(const struct psup__task *task, const int *fds, int cgroup_fd, i
         args.flags &= ~(uint64_t)CLONE_INTO_CGROUP;
         args.cgroup = 0;
         context.cgroup_fd = cgroup_fd;
+        pid = psup__clone3(&args, child, &context);
+    }
+    if (pid == -EINVAL && task->ignored) { /* before Linux 5.5 */
+        args.flags &= ~(uint64_t)CLONE_CLEAR_SIGHAND;
+        context.signals = ALL_SIGNALS;
         pid = psup__clone3(&args, child, &context);
     }
     set_mask(mask, 0);

@@ -25,6 +25,7 @@ struct psup__task {
     uint32_t flags, uid, gid;
     uint32_t n_fds; /* descriptors 0 … n_fds-1 of the new process; the others are closed */
     uint64_t path, cwd, argv, envp;
+    uint64_t ignored; /* the signals that the creator may ignore, bit n-1 for signal n; 0: it is not known which */
 };
 
 /* Where a child failed; the names that the caller is told are in process.c. */
