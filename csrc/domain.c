@@ -15,6 +15,7 @@
 #define FREE_TIMEOUT (5 * PSUP__S)
 #define TREE_ROUNDS 8
 #define LET_DIE_NS (100 * PSUP__MS)
+#define FREEZE_AGAIN_NS PSUP__S
 
 /* ---- made and freed ---- */
 
@@ -222,15 +223,21 @@ static void kill_all(psup_domain *domain, bool again)
     }
 }
 
+/* Under the supervisor's lock. */
+static void settle_all(psup_domain *domain)
+{
+    for (struct psup_process *process = domain->processes, *next; process; process = next) {
+        next = process->next;
+        psup__process_settle(process);
+    }
+}
+
 static bool is_empty(psup_domain *domain)
 {
     psup_supervisor *supervisor = domain->supervisor;
     uint64_t populated = 0;
     pthread_mutex_lock(&supervisor->lock);
-    for (struct psup_process *process = domain->processes, *next; process; process = next) {
-        next = process->next;
-        psup__process_settle(process);
-    }
+    settle_all(domain);
     bool empty = !domain->processes;
     pthread_mutex_unlock(&supervisor->lock);
     return empty && !(psup__read_key(domain->group.events, "populated", &populated) && populated);
@@ -305,17 +312,41 @@ int psup_domain_stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup
     return result;
 }
 
-void psup__domain_let_die(psup_domain *domain, struct psup_process *process)
+/* Whether a process that was killed is still there, or something that descends from it. */
+static bool any_dying(psup_domain *domain)
 {
-    pthread_mutex_lock(&domain->lock);
-    if (domain->state == PSUP__FROZEN) {
-        psup_event ignored;
-        uint64_t deadline = psup__deadline(LET_DIE_NS), pause = LOOK_NS;
-        psup__unfreeze(domain);
-        while (psup_process_result(process, &ignored) && pause_for(&pause, deadline) != -EAGAIN)
-            ;
-        psup__freeze(domain, LET_DIE_NS);
-    }
+    bool any = false;
+    pthread_mutex_lock(&domain->supervisor->lock);
+    settle_all(domain);
+    for (const struct psup_process *process = domain->processes; process && !any; process = process->next)
+        any = process->killed;
+    pthread_mutex_unlock(&domain->supervisor->lock);
+    return any;
+}
+
+int psup__domain_let_die(psup_domain *domain)
+{
+    /* The shims are in the freezer too: nothing is reported, and nothing gone, before they have run. */
+    uint64_t deadline = psup__deadline(LET_DIE_NS), pause = LOOK_NS;
+    if (domain->supervisor->cgroups.needs[PSUP_NEED_FREEZE].from != PSUP__FREEZER || !any_dying(domain))
+        return 0;
+    psup__unfreeze(domain);
+    while (any_dying(domain) && pause_for(&pause, deadline) != -EAGAIN)
+        ;
+    return psup__freeze(domain, FREEZE_AGAIN_NS);
+}
+
+void psup__domain_let_die_soon(psup_domain *domain, uint64_t wait)
+{
+    uint64_t deadline = psup__deadline(wait), pause = LOOK_NS;
+    /* Who has the lock may keep it for long. If it is held for a freeze, that lets die too. */
+    while (pthread_mutex_trylock(&domain->lock))
+        if (pause_for(&pause, deadline) == -EAGAIN)
+            return;
+    if (domain->state == PSUP__FROZEN)
+        psup__domain_let_die(domain);
+    else if (domain->state == PSUP__FREEZING)
+        psup__unfreeze(domain); /* the next look at the freeze begins it anew */
     pthread_mutex_unlock(&domain->lock);
 }
 

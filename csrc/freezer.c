@@ -133,6 +133,9 @@ static int begin(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_err
         domain->state = PSUP__FREEZING;
         return psup__fail(error, EAGAIN, "freeze", "domain \"%s\" is not frozen yet", domain->name);
     }
+    /* A process that was killed in the meantime must not stay until the thaw. */
+    if (!result)
+        result = psup__domain_let_die(domain);
     if (!result) {
         domain->state = PSUP__FROZEN;
         result = psup__cycle_end(domain, ret);

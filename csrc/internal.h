@@ -315,8 +315,11 @@ int psup__domain_leaf(psup_domain *domain, struct psup_process *process, struct 
 void psup__domain_leaf_free(psup_domain *domain, struct psup__leaf *leaf);
 /* A helper in the domain's v1 cgroups, in place of the one before. */
 int psup__domain_start_helper(psup_domain *domain, psup_error *error);
-/* Lets a process that was killed in a v1 frozen domain run into its SIGKILL. */
-void psup__domain_let_die(psup_domain *domain, struct psup_process *process);
+/* v1 holds even SIGKILL back until the thaw: lets what was killed in a frozen domain run into it. Under the domain's
+ * lock; 0, or a negative errno when the domain could not be frozen again. */
+int psup__domain_let_die(psup_domain *domain);
+/* The same, where the lock can be had within `wait` and the domain is frozen. */
+void psup__domain_let_die_soon(psup_domain *domain, uint64_t wait);
 /* How many OOM kills the domain's v1 memory cgroup has counted. */
 uint64_t psup__domain_oom_kills(psup_domain *domain);
 /* Where trees stand in for cgroups: signals all of the domain's, see psup__tree_signal. */

@@ -24,6 +24,7 @@
 #define PIDFD_SIGNAL_GROUP 4u /* PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9 */
 #define NODES_MAX 65536
 #define TREE_ROUNDS 8
+#define LET_DIE_NS (100 * PSUP__MS) /* how long to wait for the domain's lock where v1 holds SIGKILL back */
 #define AGAIN_NS (10 * PSUP__MS) /* how often a kill that is not atomic is repeated */
 #define SHIM_NS (300 * 1000ull)  /* how long to wait for the end of a shim before its tree is looked for */
 #define SPIN_NS (100 * 1000ull)  /* how long to wait awake for the end of what was killed */
@@ -473,6 +474,13 @@ static void kill_all(struct psup_process *process)
     free(nodes);
 }
 
+/* v1 holds even SIGKILL back until the thaw. */
+static void let_die(struct psup_process *process, uint64_t wait)
+{
+    if (process->domain && process->supervisor->cgroups.needs[PSUP_NEED_FREEZE].from == PSUP__FREEZER)
+        psup__domain_let_die_soon(process->domain, wait);
+}
+
 int psup_process_kill(psup_process *process)
 {
     psup_supervisor *supervisor = process->supervisor;
@@ -486,14 +494,13 @@ int psup_process_kill(psup_process *process)
         kill_all(process);
     }
     pthread_mutex_unlock(&supervisor->lock);
-    /* v1 holds even SIGKILL back until the thaw. */
-    if (sent && process->domain && supervisor->cgroups.needs[PSUP_NEED_FREEZE].from == PSUP__FREEZER)
-        psup__domain_let_die(process->domain, process);
+    if (sent)
+        let_die(process, LET_DIE_NS);
     return 0;
 }
 
 /* Whether there is nothing left to wait for; repeats a kill that is not atomic. */
-static bool is_over(struct psup_process *process, bool again)
+static bool is_over(struct psup_process *process, bool again, bool *ret_killed)
 {
     psup_supervisor *supervisor = process->supervisor;
     pthread_mutex_lock(&supervisor->lock);
@@ -501,7 +508,10 @@ static bool is_over(struct psup_process *process, bool again)
     bool over = process->ended && (process->gone || !process->killed);
     if (!over && again && process->killed)
         kill_all(process);
+    *ret_killed = process->killed;
     pthread_mutex_unlock(&supervisor->lock);
+    if (!over && again && *ret_killed)
+        let_die(process, 0);
     return over;
 }
 
@@ -511,15 +521,15 @@ int psup_process_wait(psup_process *process, uint64_t timeout)
     int result = psup__supervisor_alive(process->supervisor);
     if (result)
         return result;
-    for (bool again = false, looked = false;;) {
+    for (bool again = false, looked = false, killed;;) {
         uint32_t seen = atomic_load(&process->changes);
-        if (is_over(process, again))
+        if (is_over(process, again, &killed))
             return 0;
         uint64_t left = psup__left(deadline);
         if (!left)
             return -ETIMEDOUT;
         /* The end is announced, but what a killed process leaves behind is looked for. */
-        if (process->killed) {
+        if (killed) {
             if (!looked) {
                 /* To sleep and be woken takes as long as to die: the CPU is yielded to those who do. */
                 uint64_t end = psup__deadline(left < SPIN_NS ? left : SPIN_NS);
