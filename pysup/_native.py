@@ -51,7 +51,8 @@ for _name in ("error", "options", "provider", "limits", "metrics", "spec", "even
     ffi.typeof(f"psup_{_name} *")
 for _name in ("supervisor", "domain", "process", "events"):
     ffi.typeof(f"psup_{_name} **")
-ffi.typeof("psup_event[]"), ffi.typeof("char[]"), ffi.typeof("char *[]"), ffi.typeof("int[]")
+ffi.typeof("psup_event[]"), ffi.typeof("char[]"), ffi.typeof("char **"), ffi.typeof("int[]")
+ffi.typeof("uintptr_t"), ffi.typeof("uintptr_t[]")
 
 
 class CoreError(Exception):
@@ -187,17 +188,23 @@ class Spec:
         gid: int | None = None,
         drop_groups: bool = False,
     ) -> None:
-        words = [ffi.new("char[]", word) for word in (name.encode(), path, cwd, *argv, *envp)]
+        # All text in one block and places in it as numbers: an object of cffi for each word costs as much as the rest.
+        words = [name.encode(), path, cwd, *argv, *envp]
+        text = ffi.new("char[]", b"\0".join(words))
+        at = int(ffi.cast("uintptr_t", text))
+        places = []
+        for word in words:
+            places.append(at)
+            at += len(word) + 1
         n = 3 + len(argv)
-        vectors = (
-            ffi.new("char *[]", [*words[3:n], ffi.NULL]),
-            ffi.new("char *[]", [*words[n:], ffi.NULL]),
-            ffi.new("int[]", list(fds)),
-        )
+        vector = ffi.new("uintptr_t[]", [*places[3:n], 0, *places[n:], 0])
+        numbers = ffi.new("int[]", fds)
         spec = ffi.new("psup_spec *")
         spec.size = ffi.sizeof("psup_spec")
-        spec.name, spec.path, spec.cwd = words[:3]
-        spec.argv, spec.envp, spec.fds = vectors
+        spec.name, spec.path, spec.cwd = text, text + (places[1] - places[0]), text + (places[2] - places[0])
+        spec.argv = ffi.cast("char **", vector)
+        spec.envp = ffi.cast("char **", vector + len(argv) + 1)
+        spec.fds = numbers
         spec.n_fds = len(fds)
         spec.flags = (
             (0 if uid is None else lib.PSUP_SET_UID)
@@ -206,7 +213,7 @@ class Spec:
         )
         spec.uid, spec.gid = uid or 0, gid or 0
         self.ptr = spec
-        self._alive = (words, vectors)
+        self._alive = (text, vector, numbers)
 
 
 def _limits(cpus: float, memory_bytes: int) -> Any:

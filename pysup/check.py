@@ -113,7 +113,9 @@ def _bytes(text: str, what: str) -> bytes:
 def environment(env: Mapping[str, str] | None, what: str = "env") -> list[bytes]:
     """`KEY=value` for each variable; None: the supervisor's own environment."""
     if env is None:
-        return [key + b"=" + value for key, value in os.environb.items()]
+        # The dictionary below os.environb, if it is there: item by item, each name would be looked up and encoded anew.
+        data: Mapping[bytes, bytes] = dict(getattr(os.environb, "_data", os.environb))
+        return [key + b"=" + value for key, value in data.items()]
     for key in env:
         if not key or "=" in key:
             _fail(f'{what}: the name of a variable must be neither empty nor hold a "=", unlike {key!r}')
