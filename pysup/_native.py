@@ -167,8 +167,13 @@ class Supervisor:
         """Starts a process, in a domain or outside of all."""
         ret, error = ffi.new("psup_process **"), ffi.new("psup_error *")
         where = ffi.NULL if domain is None else domain._ptr
-        _check(lib.psup_spawn(self._ptr, where, spec.ptr, ret, error), error)
-        return Process(ret[0])
+        try:
+            _check(lib.psup_spawn(self._ptr, where, spec.ptr, ret, error), error)
+            return Process(ret[0])
+        except KeyboardInterrupt:  # it came during the call: no one would know of the process
+            if ret[0]:
+                lib.psup_process_kill(ret[0])
+            raise
 
 
 class Spec:
@@ -247,7 +252,7 @@ class Domain:
         if result == _EAGAIN:
             return None
         _check(result, self._error)
-        return self._figures()
+        return self.figures()
 
     def thaw(self, limits: tuple[float, int] | None) -> None:
         """Lets the domain run and begins a cycle; undoes a freeze that is under way."""
@@ -260,7 +265,7 @@ class Domain:
         if result in (_EAGAIN, _EINTR):
             return None
         _check(result, self._error)
-        return self._figures()
+        return self.figures()
 
     def limits(self) -> tuple[float, int]:
         """CPUs and bytes of memory, as the kernel has them; 0: unlimited."""
@@ -278,7 +283,8 @@ class Domain:
         """Ends the domain and its subscribers."""
         ffi.release(self._ptr)
 
-    def _figures(self) -> Metrics:
+    def figures(self) -> Metrics:
+        """What the last freeze or stop gave."""
         m = self._metrics
         return Metrics(
             m.domain_cpu_run_ns,

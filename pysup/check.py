@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _CAP_SETGID, _CAP_SETUID = 6, 7  # linux/capability.h
+_FOREVER_NS = 2**62  # 146 years: what a deadline like datetime.max stands for
+_FD_LAST = 2**31 - 1
 _LAST_ID = 2**32 - 2  # 2^32-1 means "leave as it is" to setresuid(2)
 
 
@@ -98,7 +100,7 @@ def deadline(when: object) -> int:
         raise SerdeError(f"deadline: {error}") from None
     if left <= 0:
         _fail(f"the deadline {when.isoformat()} is past by {-left / 1e9:.3f} s; nothing was done")
-    return time.monotonic_ns() + left
+    return time.monotonic_ns() + min(left, _FOREVER_NS)
 
 
 def _bytes(text: str, what: str) -> bytes:
@@ -142,9 +144,9 @@ def _fileno(stream: Any, what: str) -> int | None:
         fd = method()
     except OSError:  # io.UnsupportedOperation
         return None
-    except ValueError as error:
-        _fail(f"{what}: {error}")
-    if not isinstance(fd, int) or fd < 0:
+    except Exception as error:  # ValueError from a closed file; anything from a class of the caller's
+        _fail(f"{what}: fileno() of {stream!r} failed: {error}")
+    if not isinstance(fd, int) or not 0 <= fd <= _FD_LAST:
         _fail(f"{what}: fileno() of {stream!r} gave {fd!r}")
     return fd
 

@@ -12,8 +12,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from enum import Enum
+from errno import EBUSY
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pysup import _native, check
@@ -158,11 +159,15 @@ class Engine:
         if not 0 < freeze_timeout <= 3600:
             raise ValueError(f"freeze_timeout must be more than 0 and at most 3600 seconds, not {freeze_timeout!r}")
         self._pid = os.getpid()
-        self._ended = False
+        self._ending = self._ended = False
         self._freeze_ns = int(freeze_timeout * 1e9)
         self._queue_length = queue_length
         self._domains: dict[str, Domain] = {}
-        self._making = threading.Lock()  # of domains; never held for long, so an event loop may take it too
+        # For the making of domains, what needs no domain's lock, and the end. Never held for long before the end, so an
+        # event loop may take it too.
+        self._making = threading.Lock()
+        if cgroup_parent is not None and "\0" in cgroup_parent:
+            raise ValueError(f"cgroup_parent holds a NUL character: {cgroup_parent!r}")
         try:
             self._core = _native.Supervisor(cgroups, cgroup_parent, queue_length)
         except CoreError as error:
@@ -186,7 +191,7 @@ class Engine:
     def _alive(self) -> None:
         if os.getpid() != self._pid:
             raise FailureError(f"this supervisor belongs to process {self._pid}, which forked this one")
-        if self._ended:
+        if self._ending:
             raise InvalidStateError("this supervisor has ended")
 
     def _find(self, name: str) -> Domain:
@@ -211,6 +216,7 @@ class Engine:
         self._alive()
         check.name(name, "domain")
         with self._making:
+            self._alive()
             domain = self._domains.get(name)
             if domain is None:
                 try:
@@ -230,7 +236,9 @@ class Engine:
         for name in ("throttled", "unthrottled") if profiles else ():
             profile = getattr(profiles, name)
             try:
-                self._core.check_limits(profile.cpu_limit, profile.memory_limit_bytes)
+                with self._making:
+                    self._alive()
+                    self._core.check_limits(profile.cpu_limit, profile.memory_limit_bytes)
             except CoreError as error:
                 raise _failure(error, f"cgroup_profiles.{name}: ") from None
         domain = self._find_or_make(request.domain)
@@ -248,20 +256,22 @@ class Engine:
         try:
             self._alive()
             domain.require(State.CONFIGURED, State.STOPPED)
+            before = domain.state
             try:
                 domain.core.start(domain.config.start_limits)
-            except CoreError as error:
-                raise _failure(error) from None
-            try:
                 for hook in domain.config.hooks:
                     yield from self._run_hook(domain, hook)
                 if domain.config.hooks:
                     domain.core.thaw(None)  # the cycle begins when the domain is ready
-            except BaseException:
-                domain.core.stop(KILL_TIMEOUT_NS)
+                domain.processes.clear()
+                domain.state = State.STARTED
+            except BaseException as error:  # a KeyboardInterrupt, too
+                domain.state = before
+                with suppress(CoreError):  # it has not been started
+                    domain.core.stop(KILL_TIMEOUT_NS)
+                if isinstance(error, CoreError):
+                    raise _failure(error) from None
                 raise
-            domain.processes.clear()
-            domain.state = State.STARTED
         finally:
             domain.lock.release()
 
@@ -310,11 +320,14 @@ class Engine:
             domain.lock.release()
 
     def _stop_domain(self, domain: Domain, until: int) -> Call[CycleDeltaMetrics]:
+        again = domain.state is State.STOPPING
         domain.state = State.STOPPING
         try:
             metrics = yield Until(domain.core.stop, until)
         except CoreError as error:
-            raise _failure(error) from None
+            if not (again and error.errno == EBUSY and error.step == "state"):
+                raise _failure(error) from None
+            metrics = domain.core.figures()  # a KeyboardInterrupt came just when it had stopped
         if metrics is None:
             raise FailureError(f'the deadline passed, but processes of domain "{domain.name}" are still there')
         domain.state = State.STOPPED
@@ -333,14 +346,18 @@ class Engine:
             try:
                 metrics = yield Until(domain.core.freeze, time.monotonic_ns() + self._freeze_ns)
                 if metrics is None:
-                    domain.core.thaw(None)
                     raise FailureError(
                         f'the kernel did not freeze domain "{domain.name}" within '
                         f"{self._freeze_ns / 1e9:g} s; it runs again"
                     )
+                domain.state = State.FROZEN
             except CoreError as error:
                 raise _failure(error) from None
-            domain.state = State.FROZEN
+            except BaseException:  # a KeyboardInterrupt or a cancelled task, too
+                domain.state = State.STARTED
+                with suppress(CoreError):
+                    domain.core.thaw(None)
+                raise
             return FreezeResponse(_to_metrics(metrics))
         finally:
             domain.lock.release()
@@ -363,8 +380,10 @@ class Engine:
         if self._ended or os.getpid() != self._pid:
             return
         until = time.monotonic_ns() + EXIT_TIMEOUT_NS
+        with self._making:
+            self._ending = True  # nothing new from here on, whatever other threads do
         try:
-            for domain in list(self._domains.values()):
+            for domain in self._domains.values():
                 yield Acquire(domain.lock)
                 try:
                     if domain.state in (State.STARTED, State.FROZEN, State.STOPPING):
@@ -372,17 +391,23 @@ class Engine:
                 finally:
                     domain.lock.release()
         finally:
-            self._close()
+            # No other thread may be in a call on a handle when it is freed.
+            for domain in self._domains.values():
+                yield Acquire(domain.lock)
+                try:
+                    with self._making:
+                        domain.core.close()
+                finally:
+                    domain.lock.release()
+            with self._making:
+                self._close()
 
     def _close(self) -> None:
-        """Lets go of everything at once, whatever still runs."""
-        if self._ended or os.getpid() != self._pid:
-            return
-        self._ended = True
-        for domain in self._domains.values():
-            domain.core.close()
-        self._core.close()
-        os.close(self._null)
+        """Lets go of the core, once."""
+        if not self._ended:
+            self._ended = True
+            self._core.close()
+            os.close(self._null)
 
     # -- processes
 
@@ -419,10 +444,14 @@ class Engine:
                     process = self._core.spawn(domain.core, spec)
                 except CoreError as error:
                     raise _failure(error) from None
-                for pump, read_end in pumps:
-                    domain.pumps = [one for one in domain.pumps if not one.done]
-                    domain.pumps.append(pump)
-                    self._start_pump(pump, read_end)
+                try:
+                    for pump, read_end in pumps:
+                        domain.pumps = [one for one in domain.pumps if not one.done]
+                        domain.pumps.append(pump)
+                        self._start_pump(pump, read_end)
+                except BaseException:  # no thread could be had, say
+                    process.kill()
+                    raise
             domain.processes.pop(request.name, None)  # the order is that of the starts
             domain.processes[request.name] = process
             domain.forget_old()
@@ -480,7 +509,9 @@ class Engine:
     def _subscribe(self, domain_name: str) -> _native.Subscriber:
         domain = self._find(domain_name)
         try:
-            return domain.core.subscribe(self._queue_length)
+            with self._making:
+                self._alive()
+                return domain.core.subscribe(self._queue_length)
         except CoreError as error:
             raise _failure(error) from None
 
@@ -491,8 +522,9 @@ class Engine:
 
     def providers(self) -> tuple[Provider, ...]:
         """What was picked for each need on this machine, and why nothing better."""
-        self._alive()
-        return self._core.providers()
+        with self._making:
+            self._alive()
+            return self._core.providers()
 
     def limits(self, domain: str) -> tuple[float, int]:
         """The limits in force in a domain, as the kernel rounded them: CPUs and bytes of memory; 0: unlimited."""

@@ -33,6 +33,7 @@ from pysup.pump import Pump
 __all__ = ["EventStream", "LocalSupervisor"]
 
 T = TypeVar("T")
+_LONG = 1e9  # seconds: what is longer, infinity too, need not be told apart
 
 
 class EventStream:
@@ -50,7 +51,7 @@ class EventStream:
             TimeoutError: no event came in that time.
             EOFError: the stream is closed, or its supervisor has ended, and all was read.
         """
-        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        deadline = None if timeout is None else time.monotonic_ns() + int(max(0, min(timeout, _LONG)) * 1e9)
         while True:
             with self._lock:
                 if not self._waiting:
