@@ -102,12 +102,12 @@ static int check_room(const psup_supervisor *supervisor, psup_error *error)
 static void close_all(psup_supervisor *supervisor)
 {
     bool ours = supervisor->owner == getpid();
+    supervisor->keeper.ours = supervisor->keeper.ours && ours;
+    psup__init_end(&supervisor->keeper, FREE_TIMEOUT); /* first, for it stands in the leaf that made room, too */
     if (ours)
-        psup__cgroups_close(&supervisor->cgroups); /* before the keeper looks for what is left */
+        psup__cgroups_close(&supervisor->cgroups);
     for (int i = 0; i < PSUP__HIERARCHIES; i++)
         supervisor->cgroups.fds[i] = psup__shut(supervisor->cgroups.fds[i]);
-    supervisor->keeper.ours = supervisor->keeper.ours && ours;
-    psup__init_end(&supervisor->keeper, FREE_TIMEOUT);
     psup__machine_close(&supervisor->machine);
     int fds[] = {supervisor->self, supervisor->epoll, supervisor->stop, supervisor->changed, supervisor->proc, supervisor->image};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
@@ -165,15 +165,22 @@ psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor)
     if (!supervisor)
         return NULL;
     if (!psup__supervisor_alive(supervisor)) {
-        while (supervisor->domains)
-            psup__domain_end(supervisor->domains);
+        psup_domain *domain;
         pthread_mutex_lock(&supervisor->lock);
+        while ((domain = supervisor->domains)) { /* another thread may free its handle of it meanwhile */
+            atomic_fetch_add(&domain->references, 1);
+            pthread_mutex_unlock(&supervisor->lock);
+            psup__domain_end(domain);
+            psup__domain_release(domain);
+            pthread_mutex_lock(&supervisor->lock);
+        }
         struct psup_process *process;
         while ((process = supervisor->processes)) {
             psup__process_reference(process);
             pthread_mutex_unlock(&supervisor->lock);
             psup_process_kill(process);
-            while (psup_process_wait(process, FREE_TIMEOUT) == -EINTR)
+            uint64_t deadline = psup__deadline(FREE_TIMEOUT);
+            while (psup_process_wait(process, psup__left(deadline)) == -EINTR)
                 ;
             pthread_mutex_lock(&supervisor->lock);
             if (process == supervisor->processes)
@@ -183,6 +190,11 @@ psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor)
         pthread_mutex_unlock(&supervisor->lock);
         atomic_store(&supervisor->closed, true);
         psup__reaper_stop(supervisor);
+        struct psup_process *abandoned;
+        while ((abandoned = supervisor->abandoned)) {
+            supervisor->abandoned = abandoned->next;
+            psup__process_release(abandoned);
+        }
     }
     close_all(supervisor);
     psup__supervisor_release(supervisor);
