@@ -120,7 +120,7 @@ def exec_to_event(build: Build, mode: str) -> Iterator[Case]:
         if mode == "auto":
             others.append(Function("subprocess.Popen", ["exec to event"], step=popen))
             others.append(Function("os.posix_spawn", ["exec to event"], step=posix_spawn))
-        yield Case("tiny program", mode, limit, others, 20, 10)
+        yield Case("tiny program", mode, limit, others, 40, 10)
 
 
 def kill_to_gone(build: Build, mode: str) -> Iterator[Case]:
@@ -151,7 +151,7 @@ def kill_to_gone(build: Build, mode: str) -> Iterator[Case]:
         others = [Function(PYSUP, [""], step=step), *_capi(build, stack, [""], "kill", mode)]
         if mode == "auto":
             others.append(Function("subprocess.Popen", [""], step=popen))
-        yield Case("kill to gone", mode, limit, others, 10, 10)
+        yield Case("kill to gone", mode, limit, others, 30, 10)
 
 
 def event(build: Build, mode: str) -> Iterator[Case]:
@@ -176,7 +176,7 @@ def event(build: Build, mode: str) -> Iterator[Case]:
         argv: list[str | Path] = [build.limit, "kill", f"tiny={tiny}", f"signal={int(signal.SIGTERM)}"]
         limit = stack.enter_context(Program(LIMIT, [""], argv))
         others = [Function(PYSUP, [""], step=step), *_capi(build, stack, [""], "event", mode)]
-        yield Case("signal to event", mode, limit, others, 10, 10)
+        yield Case("signal to event", mode, limit, others, 30, 10)
 
 
 def statistics(build: Build, mode: str) -> Iterator[Case]:
@@ -219,7 +219,7 @@ def domain(build: Build, mode: str) -> Iterator[Case]:
         others = [Function(PYSUP, parts, step=step), *_capi(build, stack, parts, "domain", mode)]
         if len(argv) == 3:
             raise Skip("without cgroups there is nothing that a domain must make")
-        yield Case("domain", mode, limit, others, 10, 5)
+        yield Case("domain", mode, limit, others, 30, 5)
 
 
 def host(build: Build, mode: str) -> Iterator[Case]:
