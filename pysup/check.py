@@ -103,7 +103,10 @@ def deadline(when: object) -> int:
     return time.monotonic_ns() + min(left, _FOREVER_NS)
 
 
-def _bytes(text: str, what: str) -> bytes:
+def _bytes(text: object, what: str) -> bytes:
+    """As the kernel takes it: paths and arguments need not be Unicode, see os.fsencode."""
+    if not isinstance(text, str):
+        raise SerdeError(f"{what}: expected text, got {text!r}")
     if "\0" in text:
         _fail(f"{what} holds a NUL character: {text!r}")
     try:
@@ -118,14 +121,18 @@ def environment(env: Mapping[str, str] | None, what: str = "env") -> list[bytes]
         # The dictionary below os.environb, if it is there: item by item, each name would be looked up and encoded anew.
         data: Mapping[bytes, bytes] = dict(getattr(os.environb, "_data", os.environb))
         return [key + b"=" + value for key, value in data.items()]
+    if not isinstance(env, Mapping):
+        raise SerdeError(f"{what}: expected a mapping of text, got {env!r}")
     for key in env:
-        if not key or "=" in key:
+        if isinstance(key, str) and (not key or "=" in key):
             _fail(f'{what}: the name of a variable must be neither empty nor hold a "=", unlike {key!r}')
     return [_bytes(key, what) + b"=" + _bytes(value, f"{what}[{key!r}]") for key, value in env.items()]
 
 
 def program(path: str, args: Sequence[str], cwd: str | None, what: str = "") -> tuple[bytes, list[bytes], bytes]:
     """The path, argv and the working directory."""
+    if isinstance(args, (str, bytes)) or not isinstance(args, Sequence):
+        raise SerdeError(f"{what}args: expected a list of text, got {args!r}")
     raw = _bytes(path, f"{what}path")
     if not raw.startswith(b"/"):
         _fail(f"{what}path must be absolute, unlike {path!r}")

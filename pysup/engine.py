@@ -31,6 +31,7 @@ from pysup.model import (
     FreezeResponse,
     Hook,
     KillRequest,
+    Logging,
     MicrovmNetworkInterfaceMetrics,
     StartRequest,
     StopRequest,
@@ -461,7 +462,9 @@ class Engine:
     @staticmethod
     def _check_exec(request: ExecRequest) -> None:
         check.name(request.name, "name")
-        request.to_dict()  # every type and range of the model
+        if not isinstance(request.log_config, Logging):
+            raise SerdeError(f"log_config: expected a Logging, got {request.log_config!r}")
+        request.log_config.to_dict()  # every type of the model
         managed = request.log_config.managed
         if managed.topic or managed.formats:
             raise FailureError("log_config.managed: not supported yet")

@@ -268,7 +268,6 @@ def test_environment_need_not_be_unicode() -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.xfail(reason="ExecRequest takes no arguments that are not Unicode")
 def test_arguments_need_not_be_unicode() -> None:
     command = [os.fsencode(each) for each in PYSUP]
     command += [b"run", b"--quiet", b"--", b"/bin/echo", b"\xfe"]
