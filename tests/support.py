@@ -110,12 +110,19 @@ KINDS: dict[str, Callable[..., Any]] = {"threads": pysup.LocalSupervisor, "async
 
 
 @functools.cache
-def mode_problem(mode: str) -> str | None:
-    """Why a mode cannot be tested here, or None."""
+def providers_of(mode: str) -> dict[str, str]:
+    """What serves each need in a mode."""
     with pysup.LocalSupervisor(cgroups=mode) as supervisor:
-        found = {provider.need: provider for provider in supervisor.providers()}
-    if mode in ("v1", "v2") and found["freeze"].choice != f"cgroup {mode}":
-        return f"cgroup {mode} cannot be had here: {found['freeze'].reason}"
+        return {provider.need: provider.choice for provider in supervisor.providers()}
+
+
+@functools.cache
+def mode_problem(mode: str) -> str | None:
+    """Why there is nothing to test in a mode here, or None."""
+    if mode in ("v1", "v2") and providers_of(mode)["freeze"] != f"cgroup {mode}":
+        return f"cgroup {mode} cannot be had here"
+    if mode != "auto" and providers_of(mode) == providers_of("auto"):
+        return f'"auto" is "{mode}" here'
     return None
 
 

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator
 
 import pytest
-from support import cgroup_directories, mode_problem, until
+from support import cgroup_directories, providers_of, until
 
 import pysup
 from pysup.model import StartRequest
@@ -30,9 +30,8 @@ def limits(supervisor):
 
 
 def v2_mount() -> pathlib.Path:
-    problem = mode_problem("v2")
-    if problem:
-        pytest.skip(problem)
+    if providers_of("v2")["freeze"] != "cgroup v2":
+        pytest.skip("cgroup v2 cannot be had here")
     for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
         if " - cgroup2 " in line:
             return pathlib.Path(line.split()[4])
