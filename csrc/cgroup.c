@@ -237,7 +237,7 @@ static bool pick_v1(struct psup__cgroups *cgroups, psup_need need, int hierarchy
         snprintf(reason, size, "%s", v2_reason);
         return true;
     }
-    snprintf(reason, size, "%.127s; %.120s", v2_reason, cgroups->places[hierarchy].reason);
+    snprintf(reason, size, "%.255s; %.200s", v2_reason, cgroups->places[hierarchy].reason);
     return false;
 }
 
@@ -690,6 +690,9 @@ int psup__limits_set(const struct psup__cgroups *cgroups, struct psup__group *gr
     if ((result = set_both(cgroups, group, limits, error))) {
         if (group->memory >= 0 && limits->memory_bytes != before.memory_bytes)
             set_memory(cgroups, group, before.memory_bytes);
+        /* v1 takes the old quota away before it refuses the new one. */
+        if (group->quota >= 0 && before.cpus > 0 && !group->quota_lifted)
+            set_cpu(cgroups, group, before.cpus);
         return result;
     }
     group->quota_lifted = false;

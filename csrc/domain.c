@@ -75,9 +75,9 @@ void psup__domain_end(psup_domain *domain)
     if (psup__supervisor_alive(supervisor))
         return;
     psup_metrics metrics = {.size = sizeof metrics};
-    if (domain->state != PSUP__STOPPED)
-        while (psup_domain_stop(domain, FREE_TIMEOUT, &metrics, NULL) == -EINTR)
-            ;
+    uint64_t deadline = psup__deadline(FREE_TIMEOUT); /* however often a signal interrupts */
+    while (psup_domain_stop(domain, psup__left(deadline), &metrics, NULL) == -EINTR)
+        ;
     pthread_mutex_lock(&domain->lock);
     pthread_mutex_lock(&supervisor->lock);
     for (psup_domain **at = &supervisor->domains; *at; at = &(*at)->next)
@@ -87,6 +87,7 @@ void psup__domain_end(psup_domain *domain)
         }
     while (domain->processes) /* what even SIGKILL did not end: no one waits for it any more */
         psup__process_abandon(domain->processes);
+    domain->ended = true;
     while (domain->subscribers)
         psup__events_end(domain->subscribers);
     pthread_mutex_unlock(&supervisor->lock);
@@ -243,6 +244,18 @@ static bool is_empty(psup_domain *domain)
     return empty && !(psup__read_key(domain->group.events, "populated", &populated) && populated);
 }
 
+/* A shim that was killed from inside has left its tree to the v1 cgroups: kills what is in them, and tells if it did. */
+static bool kill_strays(psup_domain *domain)
+{
+    bool any = false;
+    for (int i = PSUP__V2 + 1; i < PSUP__HIERARCHIES; i++)
+        if (domain->group.fds[i] >= 0 && psup__sweep_populated(domain->group.fds[i]) == 1) {
+            psup__sweep_kill(domain->group.fds[i]);
+            any = true;
+        }
+    return any;
+}
+
 static void begin_stop(psup_domain *domain)
 {
     psup__quota_lift(&domain->supervisor->cgroups, &domain->group); /* the throttled die slowly */
@@ -287,6 +300,10 @@ static int stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_erro
         result = psup__cycle_end(domain, NULL);
         domain->measured = !result;
     }
+    psup__init_end(&domain->helper, PSUP__S); /* it stands in the cgroups as well */
+    while (kill_strays(domain))
+        if ((paused = pause_for(&pause, deadline)))
+            return psup__fail(error, -paused, "stop", "processes of domain \"%s\" are still there", domain->name);
     /* What is dying is hidden from cgroup.procs but still counted: rmdir says EBUSY for a while. */
     while ((paused = take_down(domain))) {
         int removed = paused;

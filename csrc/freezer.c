@@ -17,6 +17,7 @@
  */
 #define SPIN_NS (2 * PSUP__MS)
 #define NODES_MAX 65536
+#define TREE_ROUNDS 4
 
 static bool is_frozen_v2(const psup_domain *domain)
 {
@@ -84,6 +85,15 @@ int psup__domain_signal_trees(psup_domain *domain, int signal, unsigned rounds)
     return (int)result;
 }
 
+/* A look at /proc takes as long as there are processes: the clock is the bound, not the number of looks. */
+static int freeze_trees(psup_domain *domain, uint64_t deadline)
+{
+    int result;
+    while ((result = psup__domain_signal_trees(domain, SIGSTOP, TREE_ROUNDS)) == -EAGAIN && psup__left(deadline))
+        ;
+    return result;
+}
+
 int psup__freeze(psup_domain *domain, uint64_t wait)
 {
     uint64_t deadline = psup__deadline(wait);
@@ -93,7 +103,7 @@ int psup__freeze(psup_domain *domain, uint64_t wait)
     case PSUP__FREEZER:
         return freeze_v1(domain, deadline);
     default:
-        return psup__domain_signal_trees(domain, SIGSTOP, wait / PSUP__MS < 10000 ? (unsigned)(wait / PSUP__MS) + 4 : 10000);
+        return freeze_trees(domain, deadline);
     }
 }
 

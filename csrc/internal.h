@@ -71,7 +71,7 @@ struct psup__cgroups {
     struct {
         enum psup__hierarchy from; /* PSUP__HIERARCHIES: not from a cgroup */
         const char *detail;
-        char reason[256];
+        char reason[512];
     } needs[PSUP_NEED_COUNT];
 };
 
@@ -259,6 +259,7 @@ struct psup_domain {
     struct psup_process *processes; /* those not gone */
     uint64_t oom_kills;             /* v1: accounted for */
     uint64_t ended_cpu, ended_peak; /* without cgroups: of what has been reaped */
+    bool ended;                     /* no event will come any more */
     struct psup_events *subscribers;
     struct psup__queue backlog; /* while there is no subscriber */
     char name[PSUP_NAME_MAX + 1];
@@ -274,6 +275,7 @@ struct psup_supervisor {
     struct psup__init keeper;
     psup_domain *domains;
     struct psup_process *processes; /* those outside of all domains */
+    struct psup_process *abandoned; /* those that could not be ended, until the reaper is gone */
     pthread_t reaper;
     struct psup__watch stop_watch;
     int epoll, stop, changed; /* the reaper's set; eventfds: end of the reaper, news for event loops */

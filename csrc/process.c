@@ -178,11 +178,13 @@ void psup__process_settle(struct psup_process *process)
     psup__process_release(process);
 }
 
+/* The reaper may have taken an event of it from its epoll set already, and reaps it should it end after all: its
+ * reference is let go when the thread is. */
 void psup__process_abandon(struct psup_process *process)
 {
-    int fd = process->shim.ours ? process->shim.socket : process->pidfd;
-    if (fd >= 0)
-        epoll_ctl(process->supervisor->epoll, EPOLL_CTL_DEL, fd, NULL);
+    psup_supervisor *supervisor = process->supervisor;
+    if (process->shim.ours)
+        epoll_ctl(supervisor->epoll, EPOLL_CTL_DEL, process->shim.socket, NULL);
     psup__init_end(&process->shim, 0);
     if (process->leaf)
         process->leaf->owner = NULL;
@@ -190,8 +192,9 @@ void psup__process_abandon(struct psup_process *process)
     process->ended = process->gone = true;
     process->result.cause = PSUP_CAUSE_UNKNOWN;
     unlink_process(process);
+    process->next = supervisor->abandoned;
+    supervisor->abandoned = process;
     psup__process_changed(process);
-    psup__process_release(process);
 }
 
 /* ---- start ---- */

@@ -116,7 +116,7 @@ int psup_events_new(psup_domain *domain, uint32_t length, psup_events **ret)
     }
     events->next = domain->subscribers;
     domain->subscribers = events;
-    if (domain->state == PSUP__ENDED)
+    if (domain->ended)
         psup__events_end(events);
     if (events->queue.count || events->queue.lost)
         eventfd_write(events->fd, 1);

@@ -50,13 +50,14 @@ static bool collect(int pidfd, int *ret_code, int *ret_status, struct rusage *us
     /* The host has waited for any child, or ignores SIGCHLD. */
     for (int look = 0; look < STOLEN_LOOKS; look++) {
         struct pidfd_info stolen = {.mask = PIDFD_INFO_EXIT};
-        if (ioctl(pidfd, PIDFD_GET_INFO, &stolen) == 0 && stolen.mask & PIDFD_INFO_EXIT) {
+        int told = ioctl(pidfd, PIDFD_GET_INFO, &stolen);
+        if (told == 0 && stolen.mask & PIDFD_INFO_EXIT) {
             int status = stolen.exit_code;
             *ret_code = WIFEXITED(status) ? CLD_EXITED : CLD_KILLED;
             *ret_status = WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status);
             return true;
         }
-        if (errno == ENOTTY || errno == EINVAL)
+        if (told < 0 && (errno == ENOTTY || errno == EINVAL))
             return false;
         usleep(100);
     }
