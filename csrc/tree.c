@@ -170,6 +170,21 @@ static int is_stopped(const struct psup__node *node)
     return node->state == 'T' || node->state == 't';
 }
 
+/*
+ * A parent that waits for its vfork child sleeps uninterruptibly and takes no SIGSTOP before that child has execed. With
+ * the child stopped and a SIGSTOP pending it executes nothing, and there is nothing more to wait for. (What waits for a
+ * disk and happens to have a stopped child executes nothing more either.)
+ */
+static int waits_for_stopped(const struct psup__node *node, const struct psup__node *nodes, long count)
+{
+    if (node->state != 'D')
+        return 0;
+    for (long i = 0; i < count; i++)
+        if (nodes[i].parent == node->pid && is_stopped(&nodes[i]))
+            return 1;
+    return 0;
+}
+
 static int is_dead(const struct psup__node *node)
 {
     return node->state == 'Z' || node->state == 'X';
@@ -188,7 +203,7 @@ long psup__tree_signal(int proc, const int *roots, size_t n_roots, int signal, u
                 continue;
             alive++;
             if (!is_stopped(&nodes[i])) {
-                running++;
+                running += !round || !waits_for_stopped(&nodes[i], nodes, count); /* signalled in the first round */
                 if (signal != SIGCONT)
                     signal_node(proc, &nodes[i], SIGSTOP);
             }
