@@ -153,14 +153,14 @@ TEST(container_without_a_cgroup_namespace)
 
 TEST(a_longer_name_is_not_inside)
 {
-    expect(ROOT TMPFS V1(35, "freezer", "/docker/0123"), "5:freezer:/docker/01234\n", (struct expected){NULL});
+    expect(ROOT TMPFS V1(35, "freezer", "/docker/0123"), "5:freezer:/docker/01234\n", (struct expected){.v2 = NULL});
 }
 
 TEST(outside_of_the_namespace)
 {
-    expect(ROOT "30 22 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "0::/../x\n", (struct expected){NULL});
-    expect(ROOT "30 22 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "0::/..\n", (struct expected){NULL});
-    expect(ROOT "30 22 0:26 /.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "0::/../..\n", (struct expected){NULL});
+    expect(ROOT "30 22 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "0::/../x\n", (struct expected){.v2 = NULL});
+    expect(ROOT "30 22 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "0::/..\n", (struct expected){.v2 = NULL});
+    expect(ROOT "30 22 0:26 /.. /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "0::/../..\n", (struct expected){.v2 = NULL});
     /* A name may begin with dots. */
     expect(ROOT "30 22 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "0::/..x\n",
            (struct expected){.v2 = "/sys/fs/cgroup/..x"});
@@ -168,10 +168,10 @@ TEST(outside_of_the_namespace)
 
 TEST(nothing_mounted)
 {
-    expect(ROOT, "0::/\n", (struct expected){NULL});
-    expect("", "", (struct expected){NULL});
-    expect(NULL, NULL, (struct expected){NULL});
-    expect(ROOT "30 22 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n", NULL, (struct expected){NULL});
+    expect(ROOT, "0::/\n", (struct expected){.v2 = NULL});
+    expect("", "", (struct expected){.v2 = NULL});
+    expect(NULL, NULL, (struct expected){.v2 = NULL});
+    expect(ROOT "30 22 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n", NULL, (struct expected){.v2 = NULL});
 }
 
 TEST(octal_escapes)
@@ -226,12 +226,12 @@ TEST(very_long_lines)
     int n = snprintf(text, LONG, "0::/%0*d\n", 5000, 0);
     write_file("cgroup", text, (size_t)n);
     psup__layout_find(prefix, BOTH, NULL, places);
-    check(places, (struct expected){NULL});
+    check(places, (struct expected){.v2 = NULL});
     n = snprintf(text, LONG, "31 22 0:26 / /%0*d rw - cgroup2 cgroup rw\n", 5000, 0);
     write_file("mountinfo", text, (size_t)n);
     write_file("cgroup", "0::/\n", 5);
     psup__layout_find(prefix, BOTH, NULL, places);
-    check(places, (struct expected){NULL});
+    check(places, (struct expected){.v2 = NULL});
     remove_tree();
     free(text);
 }
@@ -259,7 +259,7 @@ TEST(a_named_parent)
     look(mountinfo, NULL, BOTH, "/", places);
     check(places, (struct expected){.v2 = "/u", .freezer = "/sys/fs/cgroup/freezer"});
     look(mountinfo, NULL, BOTH, "/..", places);
-    check(places, (struct expected){NULL});
+    check(places, (struct expected){.v2 = NULL});
 }
 
 TEST(only_what_is_allowed)
@@ -272,7 +272,7 @@ TEST(only_what_is_allowed)
     look(mountinfo, "5:freezer:/x\n0::/y\n", PSUP_CGROUP_V2, NULL, places);
     check(places, (struct expected){.v2 = "/u/y"});
     look(mountinfo, "5:freezer:/x\n0::/y\n", 0, NULL, places);
-    check(places, (struct expected){NULL});
+    check(places, (struct expected){.v2 = NULL});
 }
 
 TEST(the_reason_is_told)
