@@ -14,6 +14,7 @@
 #define LOOK_MAX_NS (10 * PSUP__MS)
 #define FREE_TIMEOUT (5 * PSUP__S)
 #define TREE_ROUNDS 8
+#define SPARE_ROUNDS 50 /* of LOOK_MAX_NS: a fork bomb needs several, and the shims have its status to tell */
 #define LET_DIE_NS (100 * PSUP__MS)
 #define FREEZE_AGAIN_NS PSUP__S
 
@@ -203,7 +204,7 @@ int psup_domain_start(psup_domain *domain, const psup_limits *limits, psup_error
 
 /* ---- stopped ---- */
 
-/* `again`: it was not enough before. */
+/* `again`: it was not enough before, time after time. */
 static void kill_all(psup_domain *domain, bool again)
 {
     const struct psup__group *group = &domain->group;
@@ -281,6 +282,7 @@ static int pause_for(uint64_t *pause, uint64_t deadline)
 static int stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_error *error)
 {
     uint64_t deadline = psup__deadline(wait), pause = LOOK_NS;
+    unsigned rounds = 0;
     int result = psup__supervisor_check(domain->supervisor, error), paused;
     if (result)
         return result;
@@ -294,7 +296,7 @@ static int stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_erro
         if ((paused = pause_for(&pause, deadline)))
             return psup__fail(error, -paused, "stop", "processes of domain \"%s\" are still there", domain->name);
         if (pause == LOOK_MAX_NS)
-            kill_all(domain, true);
+            kill_all(domain, ++rounds > SPARE_ROUNDS);
     }
     if (!domain->measured) {
         result = psup__cycle_end(domain, NULL);
