@@ -10,6 +10,7 @@ import os
 import pathlib
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
@@ -129,10 +130,10 @@ def mode_problem(mode: str) -> str | None:
 class Driver:
     """A started domain "d" and its events, with the words that the tests are written in."""
 
-    made: ClassVar[list[Driver]] = []
+    made: ClassVar[weakref.WeakSet[Driver]] = weakref.WeakSet()
 
     def __init__(self, supervisor: Any, domain: str = "d") -> None:
-        Driver.made.append(self)
+        Driver.made.add(self)
         self.supervisor = supervisor
         self.domain = domain
         supervisor.start(StartRequest(domain))
@@ -141,7 +142,7 @@ class Driver:
     @classmethod
     def let_go(cls) -> None:
         """Drops the streams of all, as a program does that has no more use for them."""
-        for driver in cls.made:
+        for driver in list(cls.made):
             del driver.stream
         cls.made.clear()
         gc.collect()
