@@ -442,8 +442,8 @@ TEST_MODES(signals_go_to_the_group, 120)
 /* Writes the pids of a tree that has left the group, the session and the parent, and ignores what can be ignored. */
 #define TREE                                                                                        \
     "trap '' TERM HUP INT; echo $$;"                                                                \
-    "setsid sh -c 'echo $$; (sleep 1000 & echo $!) ; setsid sh -c \"echo \\$\\$; sleep 1000\"' & " \
-    "sh -c 'setsid sleep 1000 & echo $!'; echo ok; wait"
+    "setsid sh -c 'echo $$; (sleep 1000 & echo $!) ; setsid sh -c \"echo \\$\\$; exec sleep 1000\" & wait' & " \
+    "sh -c 'setsid sh -c \"echo \\$\\$; exec sleep 1000\" &'; echo ok; wait"
 #define TREE_PIDS 5
 
 static psup_process *plant(psup_supervisor *supervisor, psup_domain *domain, pid_t pids[TREE_PIDS])
@@ -459,13 +459,14 @@ static psup_process *plant(psup_supervisor *supervisor, psup_domain *domain, pid
     while ((n < TREE_PIDS || !said) && fgets(line, sizeof line, file)) {
         if (!strcmp(line, "ok\n"))
             said = true;
-        else if (n < TREE_PIDS)
-            pids[n++] = atoi(line);
+        else if (n < TREE_PIDS && (pids[n++] = atoi(line)) <= 0)
+            FAIL("the tree says: %s", line);
     }
     fclose(file);
     ASSERT_EQ(n, TREE_PIDS);
     for (int i = 0; i < n; i++)
-        ASSERT(pids[i] > 0 && alive(pids[i]));
+        if (!alive(pids[i]))
+            FAIL("process %d, the %dth of the tree, has gone by itself", (int)pids[i], i);
     return process;
 }
 
