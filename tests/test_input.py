@@ -636,4 +636,4 @@ def test_out_of_processes(mode: str) -> None:
             resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
         assert driver.ended("p0") == ("signaled", 9)
         driver.quiet()
-        del driver
+        del driver, caught
