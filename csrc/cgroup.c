@@ -165,8 +165,13 @@ static uint32_t read_controllers(int directory, const char *file)
 static int enable(int directory, uint32_t controllers, bool on)
 {
     char text[32];
-    snprintf(text, sizeof text, "%s%s", !(controllers & PSUP__CONTROLLER_CPU) ? "" : on ? "+cpu " : "-cpu ",
-             !(controllers & PSUP__CONTROLLER_MEMORY) ? "" : on ? "+memory" : "-memory");
+    snprintf(text, sizeof text, "%s%s",
+             !(controllers & PSUP__CONTROLLER_CPU) ? ""
+             : on                                  ? "+cpu "
+                                                   : "-cpu ",
+             !(controllers & PSUP__CONTROLLER_MEMORY) ? ""
+             : on                                     ? "+memory"
+                                                      : "-memory");
     return controllers ? write_below(directory, "cgroup.subtree_control", text) : 0;
 }
 
@@ -245,7 +250,7 @@ static void pick_providers(struct psup__cgroups *cgroups)
 {
     int v2 = cgroups->fds[PSUP__V2];
     const char *no_v2 = cgroups->places[PSUP__V2].reason;
-    const char *no_controller = v2 < 0                          ? no_v2
+    const char *no_controller = v2 < 0                           ? no_v2
                                 : cgroups->controllers_reason[0] ? cgroups->controllers_reason
                                                                  : "cgroup v2 does not have the controller here";
 
@@ -287,8 +292,8 @@ static void pick_providers(struct psup__cgroups *cgroups)
 
     if (cgroups->controllers & PSUP__CONTROLLER_MEMORY)
         pick(cgroups, PSUP_NEED_MEMORY_LIMIT, PSUP__V2, "memory.max, memory.swap.max");
-    else if (!pick_v1(cgroups, PSUP_NEED_MEMORY_LIMIT, PSUP__MEMORY, "memory.limit_in_bytes, memory.memsw.limit_in_bytes",
-                      no_controller))
+    else if (!pick_v1(cgroups, PSUP_NEED_MEMORY_LIMIT, PSUP__MEMORY,
+                      "memory.limit_in_bytes, memory.memsw.limit_in_bytes", no_controller))
         pick(cgroups, PSUP_NEED_MEMORY_LIMIT, PSUP__HIERARCHIES, "refused");
 
     if (cgroups->controllers & PSUP__CONTROLLER_MEMORY)
@@ -310,8 +315,8 @@ int psup__cgroups_open(struct psup__cgroups *cgroups, const psup_options *option
     const char *parent = options->cgroup_parent;
     uint32_t number;
     if (parent && (parent[0] != '/' || leads_up(parent) || strlen(parent) >= 1024))
-        return psup__fail(error, EINVAL, "cgroup_parent", "cgroup_parent must be a path from the hierarchy's root, not \"%.80s\"",
-                          parent);
+        return psup__fail(error, EINVAL, "cgroup_parent",
+                          "cgroup_parent must be a path from the hierarchy's root, not \"%.80s\"", parent);
     for (int i = 0; i < PSUP__HIERARCHIES; i++)
         cgroups->fds[i] = -1;
     if (getrandom(&number, sizeof number, 0) != sizeof number)
@@ -412,7 +417,7 @@ void psup__group_close(struct psup__group *group)
 {
     for (int i = 0; i < PSUP__HIERARCHIES; i++)
         psup__shut(group->fds[i]);
-    int fds[] = {group->freeze, group->events, group->kill,   group->self_freezing, group->cpu,  group->peak,
+    int fds[] = {group->freeze, group->events, group->kill,   group->self_freezing, group->cpu, group->peak,
                  group->oom,    group->quota,  group->period, group->memory,        group->swap};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         psup__shut(fds[i]);
@@ -491,7 +496,8 @@ int psup__group_make(const struct psup__cgroups *cgroups, const char *name, stru
         result = result < 0 ? result : 0;
     }
     /* Its leaves get the memory controller, so that an OOM kill can be told from another's. */
-    if (!result && cgroups->controllers & PSUP__CONTROLLER_MEMORY && (result = enable(group->fds[PSUP__V2], PSUP__CONTROLLER_MEMORY, true)))
+    if (!result && cgroups->controllers & PSUP__CONTROLLER_MEMORY &&
+        (result = enable(group->fds[PSUP__V2], PSUP__CONTROLLER_MEMORY, true)))
         what = "cgroup.subtree_control";
     if (!result)
         result = open_files(cgroups, group, &what);
@@ -591,9 +597,8 @@ int psup__limits_check(const struct psup__cgroups *cgroups, const psup_limits *l
 {
     if (!isfinite(limits->cpus) || limits->cpus < 0 || limits->cpus > CPUS_MAX ||
         (limits->cpus > 0 && limits->cpus * PERIOD_MAX_US < QUOTA_MIN_US))
-        return psup__fail(error, EINVAL, "cpu_limit",
-                          "cpu_limit must be 0 (none) or from %g to %g CPUs, not %g", (double)QUOTA_MIN_US / PERIOD_MAX_US,
-                          CPUS_MAX, limits->cpus);
+        return psup__fail(error, EINVAL, "cpu_limit", "cpu_limit must be 0 (none) or from %g to %g CPUs, not %g",
+                          (double)QUOTA_MIN_US / PERIOD_MAX_US, CPUS_MAX, limits->cpus);
     if (limits->cpus > 0 && cgroups->needs[PSUP_NEED_CPU_LIMIT].from == PSUP__HIERARCHIES)
         return psup__fail(error, ENOTSUP, "cpu_limit", "cpu_limit cannot be had on this machine: %s",
                           cgroups->needs[PSUP_NEED_CPU_LIMIT].reason);
@@ -601,7 +606,8 @@ int psup__limits_check(const struct psup__cgroups *cgroups, const psup_limits *l
         return psup__fail(error, ENOTSUP, "memory_limit_bytes", "memory_limit_bytes cannot be had on this machine: %s",
                           cgroups->needs[PSUP_NEED_MEMORY_LIMIT].reason);
     if (limits->memory_bytes && limits->memory_bytes < (uint64_t)sysconf(_SC_PAGESIZE))
-        return psup__fail(error, EINVAL, "memory_limit_bytes", "memory_limit_bytes must be 0 (none) or at least a page, not %llu",
+        return psup__fail(error, EINVAL, "memory_limit_bytes",
+                          "memory_limit_bytes must be 0 (none) or at least a page, not %llu",
                           (unsigned long long)limits->memory_bytes);
     return 0;
 }
@@ -673,7 +679,8 @@ static int set_both(const struct psup__cgroups *cgroups, struct psup__group *gro
                           result == -EBUSY     ? "more than that is in use"
                           : result == -ENOTSUP ? "this kernel does not account for swap, into which it would escape"
                                                : strerror(-result));
-    if (group->quota >= 0 && (limits->cpus > 0 || group->limits.cpus > 0) && (limits->cpus < group->limits.cpus || limits->cpus > group->limits.cpus || group->quota_lifted) &&
+    if (group->quota >= 0 && (limits->cpus > 0 || group->limits.cpus > 0) &&
+        (limits->cpus < group->limits.cpus || limits->cpus > group->limits.cpus || group->quota_lifted) &&
         (result = set_cpu(cgroups, group, limits->cpus)))
         return psup__fail(error, -result, "cpu_limit", "cannot limit CPU time to %g CPUs: %s", limits->cpus,
                           result == -EINVAL ? "more than a cgroup above allows" : strerror(-result));

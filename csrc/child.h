@@ -9,10 +9,10 @@
 #define PSUP__FDS_MAX 252 /* of a process: what one message can carry (SCM_MAX_FD, 253), and a cgroup's */
 
 enum {
-    PSUP__TASK_UID = 1,     /* set the user id to `uid` */
-    PSUP__TASK_GID = 2,     /* set the group id to `gid` */
-    PSUP__TASK_GROUPS = 4,  /* give up all supplementary groups */
-    PSUP__TASK_IMAGE = 8,   /* the program is descriptor 3: no path leads to it, and /proc need not be in reach */
+    PSUP__TASK_UID = 1,    /* set the user id to `uid` */
+    PSUP__TASK_GID = 2,    /* set the group id to `gid` */
+    PSUP__TASK_GROUPS = 4, /* give up all supplementary groups */
+    PSUP__TASK_IMAGE = 8,  /* the program is descriptor 3: no path leads to it, and /proc need not be in reach */
 };
 
 /*

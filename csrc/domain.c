@@ -27,7 +27,8 @@ int psup_domain_new(psup_supervisor *supervisor, const char *name, psup_domain *
         return result;
     size_t n = name ? strlen(name) : 0;
     if (!n || n > PSUP_NAME_MAX || strchr(name, '/') || strchr(name, '\n') || !strcmp(name, ".") || !strcmp(name, ".."))
-        return psup__fail(error, EINVAL, "name", "a domain's name has 1 to %d bytes, none of them \"/\" or a line's end, not %zu",
+        return psup__fail(error, EINVAL, "name",
+                          "a domain's name has 1 to %d bytes, none of them \"/\" or a line's end, not %zu",
                           PSUP_NAME_MAX, n);
     psup_domain *domain = calloc(1, sizeof *domain);
     if (!domain || psup__queue_init(&domain->backlog, supervisor->queue_length)) {
@@ -144,8 +145,9 @@ int psup__domain_start_helper(psup_domain *domain, psup_error *error)
         psup__shut(fd);
         if (result) {
             psup__init_end(&domain->helper, 0);
-            return psup__fail(error, -result, "cgroup.procs", "cannot move the helper of domain \"%s\" into its cgroup: %s",
-                              domain->name, strerror(-result));
+            return psup__fail(error, -result, "cgroup.procs",
+                              "cannot move the helper of domain \"%s\" into its cgroup: %s", domain->name,
+                              strerror(-result));
         }
     }
     return 0;
@@ -310,11 +312,12 @@ static int stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_erro
     while ((paused = take_down(domain))) {
         int removed = paused;
         if (removed != -EBUSY && removed != -EINTR) /* for lack of descriptors, say: to be tried again */
-            return psup__fail(error, -removed, "rmdir", "domain \"%s\" has ended, but its cgroups cannot be removed: %s",
-                              domain->name, strerror(-removed));
-        if ((paused = pause_for(&pause, deadline)))
-            return psup__fail(error, -paused, "rmdir", "the cgroups of domain \"%s\" cannot be removed yet: %s", domain->name,
+            return psup__fail(error, -removed, "rmdir",
+                              "domain \"%s\" has ended, but its cgroups cannot be removed: %s", domain->name,
                               strerror(-removed));
+        if ((paused = pause_for(&pause, deadline)))
+            return psup__fail(error, -paused, "rmdir", "the cgroups of domain \"%s\" cannot be removed yet: %s",
+                              domain->name, strerror(-removed));
     }
     domain->state = PSUP__STOPPED;
     if (result)

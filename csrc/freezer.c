@@ -78,8 +78,9 @@ int psup__domain_signal_trees(psup_domain *domain, int signal, unsigned rounds)
     if (n <= 0)
         return n;
     struct psup__node *nodes = malloc(NODES_MAX * sizeof *nodes);
-    long result = nodes ? psup__tree_signal(domain->supervisor->proc, roots, (size_t)n, signal, rounds, nodes, NODES_MAX)
-                        : -ENOMEM;
+    long result = nodes
+                      ? psup__tree_signal(domain->supervisor->proc, roots, (size_t)n, signal, rounds, nodes, NODES_MAX)
+                      : -ENOMEM;
     free(nodes);
     free(roots);
     return (int)result;
@@ -171,8 +172,9 @@ int psup_domain_freeze(psup_domain *domain, uint64_t timeout, psup_metrics *ret,
     int result = begin(domain, timeout, ret, error);
     if (result == -EAGAIN) {
         undo(domain);
-        result = psup__fail(error, ETIMEDOUT, "freeze", "the kernel did not freeze domain \"%s\" within %.3f s; it runs again",
-                            domain->name, (double)timeout / (double)PSUP__S);
+        result = psup__fail(error, ETIMEDOUT, "freeze",
+                            "the kernel did not freeze domain \"%s\" within %.3f s; it runs again", domain->name,
+                            (double)timeout / (double)PSUP__S);
     }
     pthread_mutex_unlock(&domain->lock);
     return result;

@@ -23,7 +23,7 @@
 
 #define SWEEP_ROUNDS 3000 /* of 10 ms: what cannot be killed in 30 s is in the kernel's hands */
 #define NODES_MAX 65536
-#define BIT(signal) (1UL << ((signal)-1))
+#define BIT(signal) (1UL << ((signal) - 1))
 
 /* A terminal's Ctrl-C or a signal to the host's group is for the host to answer. */
 static const int IGNORED[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP, SIGUSR1, SIGUSR2};
@@ -85,10 +85,8 @@ static long receive(struct psup__request *request, int *fds, int *n_fds)
 {
     union control control;
     struct iovec part = {request, sizeof *request};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = &control,
-                             .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     long n;
     do
         n = PSUP__SYS3(SYS_recvmsg, PSUP__INIT_SOCKET, &message, MSG_CMSG_CLOEXEC);

@@ -58,7 +58,8 @@ int psup__init_start(psup_supervisor *supervisor, struct psup__init *from, const
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         result = -errno;
-    if (!result && (memory = keeper ? open("/dev/null", O_RDWR | O_CLOEXEC) : memfd_create("pysup-task", MFD_CLOEXEC)) < 0)
+    if (!result &&
+        (memory = keeper ? open("/dev/null", O_RDWR | O_CLOEXEC) : memfd_create("pysup-task", MFD_CLOEXEC)) < 0)
         result = -errno;
     if (!result && !keeper) {
         void *task = ftruncate(memory, PSUP__TASK_SPACE) < 0
@@ -70,7 +71,8 @@ int psup__init_start(psup_supervisor *supervisor, struct psup__init *from, const
             init.task = task;
     }
     if (!result) {
-        const psup_spec spec = {.size = sizeof spec, .path = "/", .argv = argv, .envp = no_environment, .cwd = "/", .n_fds = 4};
+        const psup_spec spec = {
+            .size = sizeof spec, .path = "/", .argv = argv, .envp = no_environment, .cwd = "/", .n_fds = 4};
         int fds[] = {pair[1], supervisor->self, memory, supervisor->image};
         if (from && from->task) {
             result = psup__task_lay_out(&spec, from->task, PSUP__TASK_SPACE) < 0 ? -E2BIG : 0;
@@ -130,7 +132,8 @@ static int answer(const struct psup__init *init, int room, struct psup__reply *r
         char space[CMSG_SPACE(sizeof(int))];
     } control;
     struct iovec part = {reply, sizeof *reply};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t n;
     do
         n = recv(init->socket, reply, sizeof *reply, MSG_PEEK);

@@ -20,8 +20,8 @@
 /* ---- error.c ---- */
 
 /* Fills `error` (or nothing, where it is NULL) and gives -code. */
-__attribute__((format(printf, 4, 5))) int psup__fail(psup_error *error, int code, const char *step,
-                                                     const char *format, ...);
+__attribute__((format(printf, 4, 5))) int psup__fail(psup_error *error, int code, const char *step, const char *format,
+                                                     ...);
 
 /* The monotonic clock, and the time at which a time-out that begins now is over. */
 uint64_t psup__now(void);
@@ -94,10 +94,10 @@ struct psup__leaf {
 /* A domain's cgroups; descriptors are -1 where there is none. */
 struct psup__group {
     int fds[PSUP__HIERARCHIES];
-    int freeze, events, kill;         /* v2: cgroup.freeze, cgroup.events, cgroup.kill; v1: freezer.state */
-    int self_freezing;                /* v1 */
-    int cpu, peak, oom;               /* statistics */
-    int quota, period, memory, swap;  /* limits */
+    int freeze, events, kill;        /* v2: cgroup.freeze, cgroup.events, cgroup.kill; v1: freezer.state */
+    int self_freezing;               /* v1 */
+    int cpu, peak, oom;              /* statistics */
+    int quota, period, memory, swap; /* limits */
     bool peak_resets;
     bool quota_lifted;
     psup_limits limits;
@@ -199,7 +199,7 @@ struct psup__watch {
 struct psup_process {
     _Atomic unsigned references; /* the caller's, the reaper's while it lives, and one for each place in a queue */
     psup_supervisor *supervisor;
-    psup_domain *domain; /* NULL: none */
+    psup_domain *domain;                   /* NULL: none */
     struct psup_process *next, **previous; /* in the domain's or the supervisor's list, while not gone */
     struct psup__watch watch, shim_watch;
     int pid, pidfd;
@@ -268,7 +268,7 @@ struct psup_domain {
 struct psup_supervisor {
     _Atomic unsigned references; /* the caller's, one for each domain and process */
     _Atomic bool closed;
-    pid_t owner; /* who made it; a fork of it has a dead handle */
+    pid_t owner;          /* who made it; a fork of it has a dead handle */
     pthread_mutex_t lock; /* lists, queues, states of processes */
     struct psup__cgroups cgroups;
     struct psup__machine machine;
@@ -295,7 +295,6 @@ void psup__domain_release(psup_domain *domain);
 void psup__domain_end(psup_domain *domain);
 /* Under the supervisor's lock: no more events will come. */
 void psup__events_end(psup_events *events);
-
 
 int psup__reaper_start(psup_supervisor *supervisor);
 void psup__reaper_stop(psup_supervisor *supervisor);

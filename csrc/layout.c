@@ -148,7 +148,8 @@ static void find_place(const char *prefix, const char *controller, const char *p
     const char *kind = controller ? controller : "cgroup v2";
     bool known = parent || find_own(prefix, controller, own, sizeof own);
     if (!find_mount(prefix, controller, known && !parent ? own : NULL, mount, root, sizeof mount)) {
-        absent(ret, controller ? "no cgroup v1 hierarchy with the %s controller is mounted" : "%s is not mounted", kind);
+        absent(ret, controller ? "no cgroup v1 hierarchy with the %s controller is mounted" : "%s is not mounted",
+               kind);
         return;
     }
     if (parent)

@@ -25,15 +25,21 @@
 #define NODES_MAX 65536
 #define TREE_ROUNDS 8
 #define LET_DIE_NS (100 * PSUP__MS) /* how long to wait for the domain's lock where v1 holds SIGKILL back */
-#define AGAIN_NS (10 * PSUP__MS) /* how often a kill that is not atomic is repeated */
-#define SHIM_NS (300 * 1000ull)  /* how long to wait for the end of a shim before its tree is looked for */
-#define SPIN_NS (100 * 1000ull)  /* how long to wait awake for the end of what was killed */
-#define LOOK_NS (50 * 1000ull)   /* how soon to look whether the killed descendants are gone; doubled up to AGAIN_NS */
+#define AGAIN_NS (10 * PSUP__MS)    /* how often a kill that is not atomic is repeated */
+#define SHIM_NS (300 * 1000ull)     /* how long to wait for the end of a shim before its tree is looked for */
+#define SPIN_NS (100 * 1000ull)     /* how long to wait awake for the end of what was killed */
+#define LOOK_NS (50 * 1000ull) /* how soon to look whether the killed descendants are gone; doubled up to AGAIN_NS */
 
 static const char *const STEPS[] = {
-    [PSUP__STEP_NONE] = "",          [PSUP__STEP_CLONE] = "clone",   [PSUP__STEP_CGROUP] = "cgroup",
-    [PSUP__STEP_SESSION] = "session", [PSUP__STEP_DESCRIPTORS] = "descriptors", [PSUP__STEP_GROUPS] = "groups",
-    [PSUP__STEP_GID] = "gid",        [PSUP__STEP_UID] = "uid",       [PSUP__STEP_CWD] = "cwd",
+    [PSUP__STEP_NONE] = "",
+    [PSUP__STEP_CLONE] = "clone",
+    [PSUP__STEP_CGROUP] = "cgroup",
+    [PSUP__STEP_SESSION] = "session",
+    [PSUP__STEP_DESCRIPTORS] = "descriptors",
+    [PSUP__STEP_GROUPS] = "groups",
+    [PSUP__STEP_GID] = "gid",
+    [PSUP__STEP_UID] = "uid",
+    [PSUP__STEP_CWD] = "cwd",
     [PSUP__STEP_EXEC] = "exec",
 };
 
@@ -76,7 +82,8 @@ int psup__task_lay_out(const psup_spec *spec, struct psup__task *ret, size_t siz
     size_t at = sizeof *ret + (n_argv + n_envp + 2) * sizeof(uint64_t);
     *ret = (struct psup__task){
         .size = need,
-        .flags = (spec->flags & PSUP_SET_UID ? PSUP__TASK_UID : 0u) | (spec->flags & PSUP_SET_GID ? PSUP__TASK_GID : 0u) |
+        .flags = (spec->flags & PSUP_SET_UID ? PSUP__TASK_UID : 0u) |
+                 (spec->flags & PSUP_SET_GID ? PSUP__TASK_GID : 0u) |
                  (spec->flags & PSUP_DROP_GROUPS ? PSUP__TASK_GROUPS : 0u),
         .uid = spec->uid,
         .gid = spec->gid,
@@ -108,11 +115,13 @@ static int check(const psup_spec *spec, psup_error *error)
     if (!spec->argv || !spec->argv[0] || !spec->envp)
         return psup__fail(error, EINVAL, "argv", "argv must hold argv[0], and envp must be there");
     if (!spec->fds || spec->n_fds < 3 || spec->n_fds > PSUP_FDS_MAX)
-        return psup__fail(error, EINVAL, "fds", "a process has 3 to %d descriptors, not %zu", PSUP_FDS_MAX, spec->n_fds);
+        return psup__fail(error, EINVAL, "fds", "a process has 3 to %d descriptors, not %zu", PSUP_FDS_MAX,
+                          spec->n_fds);
     for (size_t i = 0; i < spec->n_fds; i++)
         if (spec->fds[i] < 0 || fcntl(spec->fds[i], F_GETFD) < 0)
             return psup__fail(error, EBADF, "fds", "descriptor %d for %zu is not open", spec->fds[i], i);
-    if ((spec->flags & PSUP_SET_UID && spec->uid == UINT32_MAX) || (spec->flags & PSUP_SET_GID && spec->gid == UINT32_MAX))
+    if ((spec->flags & PSUP_SET_UID && spec->uid == UINT32_MAX) ||
+        (spec->flags & PSUP_SET_GID && spec->gid == UINT32_MAX))
         return psup__fail(error, EINVAL, "uid", "user and group ids go up to %u", UINT32_MAX - 1);
     return 0;
 }
@@ -207,13 +216,15 @@ static int fail_spawn(const psup_spec *spec, const struct psup__born *born, psup
         why = "the interpreter that it names does not exist";
     else if (born->step == PSUP__STEP_EXEC && born->error == ENOEXEC)
         why = "not a program that the kernel can run; a script begins with a #! line";
-    else if (born->step == PSUP__STEP_EXEC && born->error == EACCES && stat(spec->path, &info) == 0 && S_ISDIR(info.st_mode))
+    else if (born->step == PSUP__STEP_EXEC && born->error == EACCES && stat(spec->path, &info) == 0 &&
+             S_ISDIR(info.st_mode))
         why = "it is a directory";
     switch (born->step) {
     case PSUP__STEP_EXEC:
         return psup__fail(error, born->error, step, "cannot execute \"%.200s\": %s", spec->path, why);
     case PSUP__STEP_CWD:
-        return psup__fail(error, born->error, step, "cannot enter the working directory \"%.200s\": %s", spec->cwd, why);
+        return psup__fail(error, born->error, step, "cannot enter the working directory \"%.200s\": %s", spec->cwd,
+                          why);
     case PSUP__STEP_UID:
         return psup__fail(error, born->error, step, "cannot become user %u: %s", spec->uid, why);
     case PSUP__STEP_GID:
@@ -241,8 +252,8 @@ static int spawn_by_helper(psup_domain *domain, const psup_spec *spec, int cgrou
     int result = 0;
     for (int attempt = 0; attempt < 2; attempt++) {
         if (psup__task_lay_out(spec, domain->helper.task, PSUP__TASK_SPACE) < 0)
-            return psup__fail(error, E2BIG, "exec", "arguments and environment of \"%.200s\" are larger than the kernel takes",
-                              spec->path);
+            return psup__fail(error, E2BIG, "exec",
+                              "arguments and environment of \"%.200s\" are larger than the kernel takes", spec->path);
         result = psup__init_spawn(&domain->helper, spec->fds, spec->n_fds, cgroup_fd, ret);
         if (result != -EPIPE && result != -ECONNRESET)
             break;
@@ -253,8 +264,8 @@ static int spawn_by_helper(psup_domain *domain, const psup_spec *spec, int cgrou
         psup_error ignored;
         if (result == -ETIMEDOUT)
             psup__domain_start_helper(domain, &ignored); /* a late answer must not be taken for the next */
-        return psup__fail(error, -result, "pysup-init", "the helper of domain \"%s\" cannot start \"%.200s\": %s", domain->name,
-                          spec->path, strerror(-result));
+        return psup__fail(error, -result, "pysup-init", "the helper of domain \"%s\" cannot start \"%.200s\": %s",
+                          domain->name, spec->path, strerror(-result));
     }
     return 0;
 }
@@ -285,10 +296,11 @@ static int spawn_by_shim(struct psup_process *process, const psup_spec *spec, st
     if (result)
         return result;
     if (psup__task_lay_out(spec, process->shim.task, PSUP__TASK_SPACE) < 0)
-        result = psup__fail(error, E2BIG, "exec", "arguments and environment of \"%.200s\" are larger than the kernel takes",
-                            spec->path);
+        result = psup__fail(error, E2BIG, "exec",
+                            "arguments and environment of \"%.200s\" are larger than the kernel takes", spec->path);
     else if ((result = psup__init_spawn(&process->shim, spec->fds, spec->n_fds, -1, ret)))
-        psup__fail(error, -result, "pysup-init", "the shim of \"%.200s\" cannot start it: %s", spec->path, strerror(-result));
+        psup__fail(error, -result, "pysup-init", "the shim of \"%.200s\" cannot start it: %s", spec->path,
+                   strerror(-result));
     if (result)
         psup__init_end(&process->shim, PSUP__S);
     return result;
@@ -310,8 +322,8 @@ static int start(struct psup_process *process, const psup_spec *spec, struct psu
         result = psup__domain_leaf(domain, process, &process->leaf);
         pthread_mutex_unlock(&supervisor->lock);
         if (result)
-            return psup__fail(error, -result, "cgroup", "cannot make a cgroup for \"%s\" in domain \"%s\": %s", spec->name,
-                              domain->name, strerror(-result));
+            return psup__fail(error, -result, "cgroup", "cannot make a cgroup for \"%s\" in domain \"%s\": %s",
+                              spec->name, domain->name, strerror(-result));
         if (domain->helper.task)
             result = spawn_by_helper(domain, spec, process->leaf->directory, born, error);
         else
@@ -546,7 +558,8 @@ int psup_process_wait(psup_process *process, uint64_t timeout)
             pause = pause * 2 < AGAIN_NS ? pause * 2 : AGAIN_NS;
         }
         struct timespec time = {(time_t)(left / PSUP__S), (long)(left % PSUP__S)};
-        if (syscall(SYS_futex, &process->changes, FUTEX_WAIT_PRIVATE, seen, left == PSUP_FOREVER ? NULL : &time, NULL, 0) < 0 &&
+        if (syscall(SYS_futex, &process->changes, FUTEX_WAIT_PRIVATE, seen, left == PSUP_FOREVER ? NULL : &time, NULL,
+                    0) < 0 &&
             errno == EINTR)
             return -EINTR;
     }

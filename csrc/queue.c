@@ -181,7 +181,8 @@ int psup_events_read(psup_events *events, psup_event *ret, size_t count)
     if (result == -ESTALE)
         return result;
     pthread_mutex_lock(&supervisor->lock);
-    size_t n = psup__queue_take(&events->queue, events->domain->name, ret, count < BATCH ? count : BATCH, done, &n_done);
+    size_t n =
+        psup__queue_take(&events->queue, events->domain->name, ret, count < BATCH ? count : BATCH, done, &n_done);
     bool more = events->queue.count || events->queue.lost, closed = events->closed;
     if (!more && !closed) {
         eventfd_t drained;

@@ -93,8 +93,9 @@ static int check_room(const psup_supervisor *supervisor, psup_error *error)
         code = errno;
     for (int i = 0; i < n; i++)
         close(fds[i]);
-    return code ? psup__fail(error, code, "descriptors", "a supervisor needs room for %d descriptors, of which %d are missing: %s", ROOM,
-                              ROOM - n, strerror(code))
+    return code ? psup__fail(error, code, "descriptors",
+                             "a supervisor needs room for %d descriptors, of which %d are missing: %s", ROOM, ROOM - n,
+                             strerror(code))
                 : 0;
 }
 
@@ -109,7 +110,8 @@ static void close_all(psup_supervisor *supervisor)
     for (int i = 0; i < PSUP__HIERARCHIES; i++)
         supervisor->cgroups.fds[i] = psup__shut(supervisor->cgroups.fds[i]);
     psup__machine_close(&supervisor->machine);
-    int fds[] = {supervisor->self, supervisor->epoll, supervisor->stop, supervisor->changed, supervisor->proc, supervisor->image};
+    int fds[] = {supervisor->self,    supervisor->epoll, supervisor->stop,
+                 supervisor->changed, supervisor->proc,  supervisor->image};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
         psup__shut(fds[i]);
 }

@@ -54,8 +54,7 @@ static int each_child(int directory, int (*visit)(int directory, const char *nam
         for (long at = 0; at < n && !result;) {
             const struct dirent64 *entry = (const struct dirent64 *)(const void *)(buffer + at);
             at += entry->length;
-            int dots = entry->name[0] == '.' &&
-                       (!entry->name[1] || (entry->name[1] == '.' && !entry->name[2]));
+            int dots = entry->name[0] == '.' && (!entry->name[1] || (entry->name[1] == '.' && !entry->name[2]));
             if (entry->type == TYPE_DIRECTORY && !dots)
                 result = visit(directory, entry->name, argument);
         }

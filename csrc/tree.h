@@ -11,10 +11,10 @@
 
 struct psup__node {
     int pid, parent;
-    char state;          /* as in /proc/PID/stat: R, S, D, T, Z … */
-    char inside;         /* 1: descends from a root; 2: is one */
-    uint64_t start;      /* clock ticks since boot; with the pid, an identity */
-    uint64_t ticks;      /* CPU time of reaped children, in clock ticks */
+    char state;     /* as in /proc/PID/stat: R, S, D, T, Z … */
+    char inside;    /* 1: descends from a root; 2: is one */
+    uint64_t start; /* clock ticks since boot; with the pid, an identity */
+    uint64_t ticks; /* CPU time of reaped children, in clock ticks */
 };
 
 /*

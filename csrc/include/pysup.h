@@ -40,8 +40,8 @@ extern "C" {
 /* The version of the library that is running; compare with PSUP_VERSION of the header. Static storage. */
 PSUP_API const char *psup_version(void);
 
-#define PSUP_NAME_MAX 250      /* bytes in the name of a domain or a process: a file name with a little before it */
-#define PSUP_FDS_MAX 252       /* descriptors that a process can be given */
+#define PSUP_NAME_MAX 250 /* bytes in the name of a domain or a process: a file name with a little before it */
+#define PSUP_FDS_MAX 252  /* descriptors that a process can be given */
 #define PSUP_FOREVER UINT64_MAX
 
 typedef struct psup_supervisor psup_supervisor;
@@ -112,7 +112,7 @@ PSUP_API int psup_supervisor_provider(const psup_supervisor *supervisor, psup_ne
 
 typedef struct psup_limits {
     size_t size;
-    double cpus;           /* CPU time per wall time, 1.0 a whole CPU; 0: no limit. At least 0.001 (kernel/sched/core.c) */
+    double cpus; /* CPU time per wall time, 1.0 a whole CPU; 0: no limit. At least 0.001 (kernel/sched/core.c) */
     uint64_t memory_bytes; /* with swap counted in; 0: no limit */
 } psup_limits;
 
@@ -144,7 +144,8 @@ PSUP_API psup_domain *psup_domain_free(psup_domain *domain);
 PSUP_API int psup_domain_start(psup_domain *domain, const psup_limits *limits, psup_error *error);
 
 /* Whether these limits could be had, without setting them. -ENOTSUP with the reason, -EINVAL. */
-PSUP_API int psup_supervisor_check_limits(const psup_supervisor *supervisor, const psup_limits *limits, psup_error *error);
+PSUP_API int psup_supervisor_check_limits(const psup_supervisor *supervisor, const psup_limits *limits,
+                                          psup_error *error);
 
 /* The limits in force, as the kernel took them. */
 PSUP_API int psup_domain_limits(psup_domain *domain, psup_limits *ret);

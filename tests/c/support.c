@@ -42,8 +42,8 @@ psup_domain *start_domain(psup_supervisor *supervisor, const char *name)
     return domain;
 }
 
-static int spawn(psup_supervisor *supervisor, psup_domain *domain, const char *name, const char *const *argv, int output,
-                 psup_process **ret)
+static int spawn(psup_supervisor *supervisor, psup_domain *domain, const char *name, const char *const *argv,
+                 int output, psup_process **ret)
 {
     static const char *const envp[] = {"PATH=/usr/local/bin:/usr/bin:/bin", NULL};
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -61,7 +61,8 @@ static int spawn(psup_supervisor *supervisor, psup_domain *domain, const char *n
     return result;
 }
 
-int try_shell(psup_supervisor *supervisor, psup_domain *domain, const char *name, const char *script, psup_process **ret)
+int try_shell(psup_supervisor *supervisor, psup_domain *domain, const char *name, const char *script,
+              psup_process **ret)
 {
     const char *const argv[] = {"/bin/sh", "-c", script, NULL};
     return spawn(supervisor, domain, name, argv, -1, ret);

@@ -11,27 +11,27 @@
 #define PATIENCE (120 * SECOND) /* in an emulated machine everything takes ten to twenty times as long */
 
 /* The same test with cgroup v2, with cgroup v1 and without cgroups: NAME_v2, NAME_v1, NAME_none. */
-#define TEST_MODES(test_name, seconds)                 \
-    static void test_name(uint32_t cgroups);           \
-    TEST_TIMEOUT(test_name##_v2, seconds)              \
-    {                                                  \
-        test_name(PSUP_CGROUP_V2);                     \
-    }                                                  \
-    TEST_TIMEOUT(test_name##_v1, seconds)              \
-    {                                                  \
-        test_name(PSUP_CGROUP_V1);                     \
-    }                                                  \
-    TEST_TIMEOUT(test_name##_none, seconds)            \
-    {                                                  \
-        test_name(0);                                  \
-    }                                                  \
+#define TEST_MODES(test_name, seconds)       \
+    static void test_name(uint32_t cgroups); \
+    TEST_TIMEOUT(test_name##_v2, seconds)    \
+    {                                        \
+        test_name(PSUP_CGROUP_V2);           \
+    }                                        \
+    TEST_TIMEOUT(test_name##_v1, seconds)    \
+    {                                        \
+        test_name(PSUP_CGROUP_V1);           \
+    }                                        \
+    TEST_TIMEOUT(test_name##_none, seconds)  \
+    {                                        \
+        test_name(0);                        \
+    }                                        \
     static void test_name(uint32_t cgroups)
 
 /* Fails the test with what psup_error says. */
-#define OK(call)                                                                                                  \
-    do {                                                                                                          \
-        int ok_result = (call);                                                                                   \
-        if (ok_result < 0)                                                                                        \
+#define OK(call)                                                                                                      \
+    do {                                                                                                              \
+        int ok_result = (call);                                                                                       \
+        if (ok_result < 0)                                                                                            \
             psup_test_fail(__FILE__, __LINE__, "%s: %d: %s: %s", #call, ok_result, test_error.step, test_error.text); \
     } while (0)
 

@@ -201,8 +201,8 @@ TEST_MODES(freeze_of_what_forks, 400)
 {
     psup_supervisor *supervisor = new_supervisor(cgroups);
     psup_domain *domain = start_domain(supervisor, "d");
-    psup_process *process = shell(supervisor, domain, "p",
-                                  "f() { while :; do (:) & (:) & wait; done; }; f & f & f & f & f");
+    psup_process *process =
+        shell(supervisor, domain, "p", "f() { while :; do (:) & (:) & wait; done; }; f & f & f & f & f");
     for (int round = 0; round < 20; round++) {
         psup_metrics metrics = {.size = sizeof metrics};
         sleep_ms(5);
@@ -353,8 +353,9 @@ TEST_TIMEOUT(stop_kills_what_a_killed_shim_has_left, 240)
 {
     psup_supervisor *supervisor = new_supervisor(PSUP_CGROUP_V1);
     psup_domain *domain = start_domain(supervisor, "d");
-    static const char *const argv[] = {"/bin/sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!; exec >/dev/null 2>&1; sleep 1; kill -9 $PPID; sleep 1000",
-                                       NULL};
+    static const char *const argv[] = {
+        "/bin/sh", "-c",
+        "setsid sleep 1000 >/dev/null 2>&1 & echo $!; exec >/dev/null 2>&1; sleep 1; kill -9 $PPID; sleep 1000", NULL};
     int out[2];
     ASSERT_EQ(pipe2(out, O_CLOEXEC), 0);
     psup_process *process = run(supervisor, domain, argv, out[1]);
@@ -525,11 +526,11 @@ static bool is_one_of(int result, const int *allowed, size_t n)
     return false;
 }
 
-#define ALLOWED(call, ...)                                                           \
-    do {                                                                             \
-        const int allowed[] = {__VA_ARGS__};                                         \
-        int result = (call);                                                         \
-        if (!is_one_of(result, allowed, sizeof allowed / sizeof *allowed))           \
+#define ALLOWED(call, ...)                                                               \
+    do {                                                                                 \
+        const int allowed[] = {__VA_ARGS__};                                             \
+        int result = (call);                                                             \
+        if (!is_one_of(result, allowed, sizeof allowed / sizeof *allowed))               \
             psup_test_fail(__FILE__, __LINE__, "%s: %d: %s", #call, result, error.text); \
     } while (0)
 
@@ -642,7 +643,8 @@ TEST_MODES(ends_at_once, 240)
 {
     for (int round = 0; round < 10; round++) {
         psup_supervisor *supervisor = new_supervisor(cgroups);
-        psup_domain *domains[] = {start_domain(supervisor, "a"), start_domain(supervisor, "b"), start_domain(supervisor, "c")};
+        psup_domain *domains[] = {start_domain(supervisor, "a"), start_domain(supervisor, "b"),
+                                  start_domain(supervisor, "c")};
         pthread_t threads[3];
         for (int i = 0; i < 3; i++) {
             psup_process_free(shell(supervisor, domains[i], "p", "exec sleep 1000"));

@@ -26,9 +26,9 @@ struct report {
 /* Never returns; says what it has made, then dies or waits for its death. */
 static _Noreturn void host(uint32_t cgroups, enum death death, int report_fd)
 {
-    static const char *const argv[] = {"/bin/sh", "-c",
-                                       "trap '' TERM HUP; setsid sh -c 'trap \"\" TERM HUP; echo $$ >&3; exec sleep 1000' & wait",
-                                       NULL},
+    static const char *const argv[] =
+        {"/bin/sh", "-c", "trap '' TERM HUP; setsid sh -c 'trap \"\" TERM HUP; echo $$ >&3; exec sleep 1000' & wait",
+         NULL},
                              *const envp[] = {"PATH=/usr/bin:/bin", NULL};
     psup_supervisor *supervisor = new_supervisor(cgroups);
     psup_domain *domain = start_domain(supervisor, "d");

@@ -94,10 +94,11 @@ static void expect(const char *mountinfo, const char *cgroup, struct expected ex
 
 TEST(unified_with_systemd)
 {
-    expect(ROOT "30 22 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 "
-                "rw,nsdelegate,memory_recursiveprot\n",
-           "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope\n",
-           (struct expected){.v2 = "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope"});
+    expect(
+        ROOT "30 22 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:4 - cgroup2 cgroup2 "
+             "rw,nsdelegate,memory_recursiveprot\n",
+        "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope\n",
+        (struct expected){.v2 = "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope"});
 }
 
 #define V1(id, name, root)                                                                                             \
@@ -190,15 +191,15 @@ TEST(garbage_is_passed_over)
     expect("\n\n - cgroup2\n-\n30 22 0:26 / /m rw -\n30 22 0:26 / /m rw - cgroup2\n30 22 0:26 / /m rw - cgroup2 x\n"
            "30 22 - cgroup2 cgroup rw\n30 22 0:26 / - cgroup2 cgroup rw\n"
            "31 22 0:26 / /good rw a:1 b:2 c - cgroup2 cgroup rw\n30 22 0:26 / /cut rw - cgro",
-           "\n:\n::\nx\n0:\n0::/own",
-           (struct expected){.v2 = "/good/own"});
+           "\n:\n::\nx\n0:\n0::/own", (struct expected){.v2 = "/good/own"});
     expect("\xff\xfe\x01 \x80 \n31 22 0:26 / /good rw - cgroup2 cgroup rw\n", "\xff\xff:\xff\n0::/\xe4\n",
            (struct expected){.v2 = "/good/\xe4"});
 }
 
 TEST(an_empty_controller_list_is_v2_only_with_id_zero)
 {
-    expect(ROOT "30 22 0:26 / /m rw - cgroup2 cgroup rw\n", "7::/wrong\n0::/right\n", (struct expected){.v2 = "/m/right"});
+    expect(ROOT "30 22 0:26 / /m rw - cgroup2 cgroup rw\n", "7::/wrong\n0::/right\n",
+           (struct expected){.v2 = "/m/right"});
 }
 
 TEST(very_long_lines)
@@ -238,15 +239,18 @@ TEST(very_long_lines)
 
 TEST(mounted_twice_in_one_place)
 {
-    expect(ROOT "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n31 30 0:26 /a /sys/fs/cgroup rw - cgroup2 cgroup rw\n",
+    expect(ROOT
+           "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n31 30 0:26 /a /sys/fs/cgroup rw - cgroup2 cgroup rw\n",
            "0::/a/b\n", (struct expected){.v2 = "/sys/fs/cgroup/b"});
 }
 
 TEST(mounted_twice_only_one_shows_this_process)
 {
-    expect(ROOT "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n31 22 0:26 /other /srv/jail rw - cgroup2 cgroup rw\n",
+    expect(ROOT
+           "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n31 22 0:26 /other /srv/jail rw - cgroup2 cgroup rw\n",
            "0::/a/b\n", (struct expected){.v2 = "/sys/fs/cgroup/a/b"});
-    expect(ROOT "31 22 0:26 /other /srv/jail rw - cgroup2 cgroup rw\n30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n",
+    expect(ROOT
+           "31 22 0:26 /other /srv/jail rw - cgroup2 cgroup rw\n30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup rw\n",
            "0::/a/b\n", (struct expected){.v2 = "/sys/fs/cgroup/a/b"});
 }
 

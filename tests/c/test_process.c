@@ -57,7 +57,8 @@ TEST_MODES(exit_status_and_signal, 120)
         ASSERT_EQ(event.signo, cases[i].signo);
         ASSERT_STR_EQ(event.domain, "d");
         ASSERT_STR_EQ(event.name, "p");
-        ASSERT(event.timestamp_ms / 1000 >= (uint64_t)time(NULL) - 120 && event.timestamp_ms / 1000 <= (uint64_t)time(NULL) + 1);
+        ASSERT(event.timestamp_ms / 1000 >= (uint64_t)time(NULL) - 120 &&
+               event.timestamp_ms / 1000 <= (uint64_t)time(NULL) + 1);
         psup_process_free(process);
     }
     psup_domain_free(domain);
@@ -297,8 +298,8 @@ TEST_MODES(signals_session_and_directory, 120)
 {
     psup_supervisor *supervisor = new_supervisor(cgroups);
     psup_domain *domain = start_domain(supervisor, "d");
-    static const char *const argv[] = {
-        "/bin/sh", "-c", "cat /proc/self/status; cat /proc/self/stat; pwd; echo $A", NULL};
+    static const char *const argv[] = {"/bin/sh", "-c", "cat /proc/self/status; cat /proc/self/stat; pwd; echo $A",
+                                       NULL};
     static const char *const envp[] = {"A=one two", "PATH=/usr/bin:/bin", NULL};
     sigset_t block, before;
     int out[2];
@@ -423,7 +424,8 @@ TEST_MODES(signals_go_to_the_group, 120)
     char byte;
     ASSERT_EQ(pipe2(out, O_CLOEXEC), 0);
     /* Both write; the end of the pipe says that both are gone. */
-    static const char *const argv[] = {"/bin/sh", "-c", "sh -c 'echo; exec sleep 1000' & echo; wait; exec sleep 1000", NULL};
+    static const char *const argv[] = {"/bin/sh", "-c", "sh -c 'echo; exec sleep 1000' & echo; wait; exec sleep 1000",
+                                       NULL};
     psup_process *process = run(supervisor, domain, argv, out[1]);
     close(out[1]);
     ASSERT(read_byte(out[0], &byte) && read_byte(out[0], &byte));
@@ -440,8 +442,8 @@ TEST_MODES(signals_go_to_the_group, 120)
 /* ---- kill ---- */
 
 /* Writes the pids of a tree that has left the group, the session and the parent, and ignores what can be ignored. */
-#define TREE                                                                                        \
-    "trap '' TERM HUP INT; echo $$;"                                                                \
+#define TREE                                                                                                   \
+    "trap '' TERM HUP INT; echo $$;"                                                                           \
     "setsid sh -c 'echo $$; (sleep 1000 & echo $!) ; setsid sh -c \"echo \\$\\$; exec sleep 1000\" & wait' & " \
     "sh -c 'setsid sh -c \"echo \\$\\$; exec sleep 1000\" &'; echo ok; wait"
 #define TREE_PIDS 5
@@ -548,7 +550,8 @@ TEST_MODES(start_after_kill_without_a_wait, 240)
     for (int round = 0; round < 20; round++) {
         /* Many descendants, so that some are still dying when their ancestor has been reaped. */
         psup_process *process = shell(supervisor, domain, "p",
-                                      "i=0; while [ $i -lt 30 ]; do sleep 1000 & i=$((i+1)); done; exec sleep 1000"), *next;
+                                      "i=0; while [ $i -lt 30 ]; do sleep 1000 & i=$((i+1)); done; exec sleep 1000"),
+                     *next;
         psup_event event;
         sleep_ms(10);
         OK(psup_process_kill(process));
