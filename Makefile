@@ -81,7 +81,7 @@ wheel: build/wheel.stamp ## build the wheel, in build/wheel
 # --- Tasks -----------------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: install ## a two-minute tour: run, freeze, meter, thaw, kill
+demo: install ## a short tour: run, freeze, meter, thaw, kill
 	$(BIN)/pysup demo
 
 .PHONY: test test-c test-python

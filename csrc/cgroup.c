@@ -330,8 +330,11 @@ int psup__cgroups_open(struct psup__cgroups *cgroups, const psup_options *option
             continue;
         int fd = make_own(cgroups, i, parent);
         if (fd < 0) {
-            snprintf(place->reason, sizeof place->reason, "cannot make a cgroup in %.60s: %.40s", place->path,
-                     fd == -EMEDIUMTYPE ? "no cgroup is mounted there" : strerror(-fd));
+            bool rights = fd == -EACCES || fd == -EPERM || fd == -EROFS;
+            snprintf(place->reason, sizeof place->reason, "cannot make a cgroup in %.60s: %.40s%s", place->path,
+                     fd == -EMEDIUMTYPE ? "no cgroup is mounted there" : strerror(-fd),
+                     rights && i == PSUP__V2 ? " (as root, or with systemd-run --user --scope -p Delegate=yes, it can)"
+                                             : "");
             place->path[0] = 0;
         } else {
             cgroups->fds[i] = fd;
@@ -607,7 +610,7 @@ int psup__limits_check(const struct psup__cgroups *cgroups, const psup_limits *l
                           cgroups->needs[PSUP_NEED_MEMORY_LIMIT].reason);
     if (limits->memory_bytes && limits->memory_bytes < (uint64_t)sysconf(_SC_PAGESIZE))
         return psup__fail(error, EINVAL, "memory_limit_bytes",
-                          "memory_limit_bytes must be 0 (none) or at least a page, not %llu",
+                          "memory_limit_bytes must be 0 (none) or at least %ld, a page, not %llu", sysconf(_SC_PAGESIZE),
                           (unsigned long long)limits->memory_bytes);
     return 0;
 }

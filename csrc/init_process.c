@@ -178,7 +178,7 @@ int psup__init_spawn(struct psup__init *init, const int *fds, size_t n_fds, int 
     /* Before anything is started: without room for its descriptor the process could not be held. */
     int room = fcntl(init->socket, F_DUPFD_CLOEXEC, 0);
     if (room < 0)
-        return init->socket < 0 ? -EPIPE : -errno;
+        return init->socket < 0 ? -ENOTCONN : -errno;
     ssize_t sent;
     do
         sent = sendmsg(init->socket, &message, MSG_NOSIGNAL);
@@ -186,7 +186,7 @@ int psup__init_spawn(struct psup__init *init, const int *fds, size_t n_fds, int 
     if (sent < 0) {
         int code = errno;
         close(room);
-        return -code;
+        return code == EPIPE || code == ECONNRESET ? -ENOTCONN : -code; /* it has not heard of it */
     }
     int pidfd, result = answer(init, room, &reply, &pidfd);
     if (result)

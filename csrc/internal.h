@@ -48,7 +48,7 @@ enum psup__hierarchy { PSUP__V2, PSUP__CPU, PSUP__CPUACCT, PSUP__MEMORY, PSUP__F
 
 struct psup__place {
     char path[PATH_MAX]; /* of the cgroup in which the supervisor makes its own; "" where there is none */
-    char reason[128];    /* why there is none */
+    char reason[224];    /* why there is none */
 };
 
 /* Finds where this process stands in each hierarchy, by mountinfo and /proc/self/cgroup below `prefix` ("" but in
@@ -179,7 +179,7 @@ int psup__init_image_fd(psup_error *error);
 /* Its arguments with argv[0]. It stands in the caller's cgroups or, where a helper `from` starts it, in that one's. */
 int psup__init_start(psup_supervisor *supervisor, struct psup__init *from, const char *const *argv,
                      struct psup__init *ret, psup_error *error);
-/* Lets it start `task`; its answer. A negative errno when it is not there. */
+/* Lets it start `task`; its answer. -ENOTCONN when it had ended before; -EPIPE, … when it ended while at it. */
 int psup__init_spawn(struct psup__init *init, const int *fds, size_t n_fds, int cgroup_fd, struct psup__born *ret);
 /* Closes the connection, waits until it has ended, at most `timeout`, then kills it; reaps it. */
 void psup__init_end(struct psup__init *init, uint64_t timeout);

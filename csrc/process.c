@@ -245,29 +245,37 @@ static void bury(const struct psup__born *born, bool reap)
     close(born->pidfd);
 }
 
-/* From the helper that stands in the domain's v1 cgroups. It may have been killed from inside: then there is a new one. */
-static int spawn_by_helper(psup_domain *domain, const psup_spec *spec, int cgroup_fd, struct psup__born *ret,
-                           psup_error *error)
+/*
+ * From the helper that stands in the domain's v1 cgroups. It may have been killed from inside, or for lack of memory:
+ * then there is a new one, and the request is made again if the first can't have heard it. If it may have, the leaf is
+ * emptied instead, for a process could be in it that no one knows.
+ */
+static int spawn_by_helper(psup_domain *domain, const psup_spec *spec, struct psup__leaf *leaf,
+                           struct psup__born *ret, psup_error *error)
 {
-    int result = 0;
-    for (int attempt = 0; attempt < 2; attempt++) {
+    psup_error ignored;
+    int result = -ENOTCONN;
+    for (int attempt = 0; result == -ENOTCONN && attempt < 2; attempt++) {
+        if (attempt && (result = psup__domain_start_helper(domain, error)))
+            return result;
         if (psup__task_lay_out(spec, domain->helper.task, PSUP__TASK_SPACE) < 0)
             return psup__fail(error, E2BIG, "exec",
                               "arguments and environment of \"%.200s\" are larger than the kernel takes", spec->path);
-        result = psup__init_spawn(&domain->helper, spec->fds, spec->n_fds, cgroup_fd, ret);
-        if (result != -EPIPE && result != -ECONNRESET)
-            break;
-        if ((result = psup__domain_start_helper(domain, error)))
-            return result;
+        result = psup__init_spawn(&domain->helper, spec->fds, spec->n_fds, leaf->directory, ret);
     }
-    if (result) {
-        psup_error ignored;
-        if (result == -ETIMEDOUT)
-            psup__domain_start_helper(domain, &ignored); /* a late answer must not be taken for the next */
-        return psup__fail(error, -result, "pysup-init", "the helper of domain \"%s\" cannot start \"%.200s\": %s",
-                          domain->name, spec->path, strerror(-result));
+    if (!result)
+        return 0;
+    if (result == -EPIPE || result == -ECONNRESET || result == -ETIMEDOUT) {
+        leaf->killed = true;
+        psup__sweep_kill(leaf->directory);
+        psup__domain_start_helper(domain, &ignored); /* a late answer must not be taken for the next */
     }
-    return 0;
+    return psup__fail(error, -result, "pysup-init", "the helper of domain \"%s\" could not start \"%.200s\": %s",
+                      domain->name, spec->path,
+                      result == -ETIMEDOUT ? "it does not answer"
+                      : result == -EPIPE || result == -ECONNRESET || result == -ENOTCONN
+                          ? "it was killed, perhaps for lack of memory"
+                          : strerror(-result));
 }
 
 static int spawn_directly(const psup_spec *spec, int cgroup_fd, struct psup__born *ret, psup_error *error)
@@ -289,7 +297,7 @@ static int spawn_by_shim(struct psup_process *process, const psup_spec *spec, st
     const char *argv[] = {"pysup-init", "shim", process->domain ? process->domain->name : spec->name, NULL};
     struct psup__init *from = process->domain && process->domain->helper.task ? &process->domain->helper : NULL;
     int result = psup__init_start(process->supervisor, from, argv, &process->shim, error);
-    if (from && (result == -EPIPE || result == -ECONNRESET)) { /* the helper was killed from inside */
+    if (from && result == -ENOTCONN) { /* the helper was killed from inside */
         if ((result = psup__domain_start_helper(process->domain, error)) == 0)
             result = psup__init_start(process->supervisor, from, argv, &process->shim, error);
     }
@@ -325,7 +333,7 @@ static int start(struct psup_process *process, const psup_spec *spec, struct psu
             return psup__fail(error, -result, "cgroup", "cannot make a cgroup for \"%s\" in domain \"%s\": %s",
                               spec->name, domain->name, strerror(-result));
         if (domain->helper.task)
-            result = spawn_by_helper(domain, spec, process->leaf->directory, born, error);
+            result = spawn_by_helper(domain, spec, process->leaf, born, error);
         else
             result = spawn_directly(spec, process->leaf->directory, born, error);
     }
@@ -380,6 +388,12 @@ static int spawn(psup_supervisor *supervisor, psup_domain *domain, const psup_sp
     snprintf(process->result.name, sizeof process->result.name, "%s", spec->name);
     snprintf(process->result.domain, sizeof process->result.domain, "%s", domain ? domain->name : "");
 
+    /* What was counted while nothing lived explains no death to come. Before the start: it may die at once. */
+    pthread_mutex_lock(&supervisor->lock);
+    if (domain && !domain->processes)
+        domain->oom_kills = psup__domain_oom_kills(domain);
+    pthread_mutex_unlock(&supervisor->lock);
+
     int result = start(process, spec, &born, error);
     if (result) {
         discard(process);
@@ -393,8 +407,6 @@ static int spawn(psup_supervisor *supervisor, psup_domain *domain, const psup_sp
     }
 
     pthread_mutex_lock(&supervisor->lock);
-    if (domain && !domain->processes)
-        domain->oom_kills = psup__domain_oom_kills(domain);
     psup__process_reference(process); /* the reaper's, until it is gone */
     link_process(process);
     if ((result = watch(process))) {

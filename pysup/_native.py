@@ -13,7 +13,16 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pysup._core import ffi, lib
+try:
+    from pysup._core import ffi, lib
+except ModuleNotFoundError as error:
+    if error.name != "pysup._core":
+        raise
+    raise ImportError(
+        "pysup's compiled core is not here: this is the source tree. `make install` builds it into .venv; run "
+        "Python from there, in another directory than the checkout's own",
+        name="pysup._core",
+    ) from None
 
 __all__ = [
     "FDS_MAX",

@@ -105,7 +105,8 @@ class Domain:
         """Raises unless the domain is in one of these states."""
         if self.state not in states:
             wanted = " or ".join(state.value for state in states)
-            raise InvalidStateError(f'domain "{self.name}" is {self.state.value}; it would have to be {wanted}')
+            thaw = "; thaw it first" if self.state is State.FROZEN and State.STARTED in states else ""
+            raise InvalidStateError(f'domain "{self.name}" is {self.state.value}; it would have to be {wanted}{thaw}')
 
     def forget_old(self) -> None:
         """Keeps ended processes known by name, but not without bound."""

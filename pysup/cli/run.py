@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pysup.api import EventStream
 from pysup.cli.base import CANNOT_EXECUTE, NOT_FOUND, OWN_FAILURE, TIMED_OUT, Failure, Parser, deadline
@@ -35,9 +35,12 @@ from pysup.model import (
 )
 
 EPILOG = """\
+The command has a session of its own: no controlling terminal (/dev/tty) and no job control. In the
+background of a terminal it reads nothing from it. Ctrl-Z stops pysup, not the command.
+
 A second Ctrl-C kills the command and all its descendants. What the command leaves running when it
 ends is killed. A summary goes to stderr: how it ended, wall time, and the CPU time and peak memory of
-all its processes.
+all its processes (without cgroup rights: the peak of the largest one).
 
 exit status:
   the command's own, or 128 + N if signal N ended it (137 when it was out of memory), or
@@ -92,7 +95,7 @@ def main(arguments: list[str]) -> int:
         path=_find(options.command[0], os.environ.get("PATH", os.defpath), cwd),
         args=options.command[1:],
         cwd=cwd,
-        stdin=sys.stdin.buffer,
+        stdin=None if _in_background() else sys.stdin.buffer,
         stdout=sys.stdout.buffer,
         stderr=sys.stderr.buffer,
     )
@@ -107,15 +110,17 @@ def main(arguments: list[str]) -> int:
             try:
                 supervisor.exec(request)
             except FailureError as error:
-                raise _not_executed(options.command[0], error) from None
+                raise _not_executed(options.command[0], request.path, error) from None
             end, timed_out = _wait(supervisor, request, events, signals, options.timeout)
             wall_ns = time.monotonic_ns() - began
         cost = supervisor.stop(StopRequest(domain, deadline(PATIENCE))).cycle_delta_metrics
     status = _status(end, timed_out)
-    if options.json:
-        _print_json(end, status, timed_out, wall_ns, cost)
-    elif not options.quiet:
-        _print_summary(end, timed_out, wall_ns, cost)
+    with suppress(OSError):  # the command's status is worth more than a summary that no one can take
+        if options.json:
+            _print_json(end, status, timed_out, wall_ns, cost)
+        elif not options.quiet:
+            _print_summary(end, timed_out, wall_ns, cost)
+        sys.stderr.flush()
     if status is None:
         raise Failure("how the command ended is not known: another part of the system waited for it")
     return status
@@ -253,12 +258,22 @@ def _find(command: str, search: str, cwd: str) -> str:
     raise Failure(f"{command or repr(command)}: command not found", NOT_FOUND)
 
 
-def _not_executed(command: str, error: FailureError) -> Failure:
+def _not_executed(command: str, path: str, error: FailureError) -> Failure:
     message = error.message or str(error)
     if error.step != "exec" or error.errno is None:
         return Failure(message)
-    status = NOT_FOUND if error.errno == errno.ENOENT else CANNOT_EXECUTE
-    return Failure(f"{command}: {os.strerror(error.errno)}", status)
+    missing = error.errno == errno.ENOENT and not os.path.exists(path)
+    reason = message.partition('": ')[2] or os.strerror(error.errno)
+    return Failure(f"{command}: {reason}", NOT_FOUND if missing else CANNOT_EXECUTE)
+
+
+def _in_background() -> bool:
+    """Whether stdin is a terminal that listens to others. The kernel stops a reader in the background of its session,
+    but the command has a session of its own, and would take away what is typed for the shell."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp()
+    except (OSError, ValueError):  # no terminal, or closed
+        return False
 
 
 def _refused(error: FailureError) -> Failure:
