@@ -362,7 +362,9 @@ def test_a_cancelled_freeze_is_undone() -> None:
             stream = await supervisor.events(EventsRequest("d"))
             for number in range(20):
                 for child in range(3):
-                    request = ExecRequest(name=f"p{child}", domain="d", path="/bin/sh", args=["-c", "while :; do :; done"])
+                    request = ExecRequest(
+                        name=f"p{child}", domain="d", path="/bin/sh", args=["-c", "while :; do :; done"]
+                    )
                     if number == 0:
                         await supervisor.exec(request)
                 freeze = asyncio.ensure_future(supervisor.freeze(FreezeRequest("d")))
@@ -488,6 +490,18 @@ def test_a_child_out_of_memory_is_not_its_parent(mode: str) -> None:
         assert driver.ended("parent") == ("exited", 7)
 
 
+def test_who_is_killed_after_another_was_out_of_memory(mode: str) -> None:
+    """A descendant's lack of memory, of which there is no event, is not taken for the next death by SIGKILL."""
+    with limited(mode, 32) as supervisor:
+        driver = Driver(supervisor)
+        driver.exec("sleeper", "/bin/sleep", "600")
+        driver.sh("parent", f"sh -c '{EAT}'; [ $? = 137 ] && exit 7")
+        assert driver.ended("parent") == ("exited", 7)
+        for _ in range(3):
+            driver.sh("victim", "kill -9 $$")
+            assert driver.ended("victim") == ("signaled", 9)
+
+
 def test_one_of_two_domains_out_of_memory(mode: str) -> None:
     with limited(mode, 32) as supervisor:
         driver, other = Driver(supervisor), Driver(supervisor, "other")
@@ -495,5 +509,3 @@ def test_one_of_two_domains_out_of_memory(mode: str) -> None:
         driver.sh("eater", EAT)
         assert driver.ended("eater") == ("oom_killed", 9)
         assert other.ended("eater") == ("exited", 4)
-
-

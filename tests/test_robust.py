@@ -248,17 +248,16 @@ def test_every_call_at_once_and_exit_in_the_middle(mode: str) -> None:
         supervisor = pysup.LocalSupervisor(cgroups=mode)
         storm = Storm(SupervisorError, TimeoutError, EOFError)
         numbers = iter(range(10**9))
-        domains = ["a", "b", "c"]
         dice = random.Random(seed)
 
         def execute(supervisor: Any = supervisor, numbers: Any = numbers, dice: Any = dice) -> None:
-            request = ExecRequest(name=f"p{next(numbers)}", domain=dice.choice(domains), path="/bin/sleep", args=["9"])
+            request = ExecRequest(name=f"p{next(numbers)}", domain=dice.choice("abc"), path="/bin/sleep", args=["9"])
             supervisor.exec(request)
             if dice.random() < 0.7:
                 supervisor.kill(KillRequest(name=request.name, domain=request.domain, deadline=soon()))
 
         def choose(call: Callable[..., Any], make: Callable[..., Any], dice: Any = dice) -> Callable[[], Any]:
-            return lambda: call(make(dice.choice(domains)))
+            return lambda: call(make(dice.choice("abc")))
 
         storm.add("start", choose(supervisor.start, StartRequest))
         storm.add("configure", choose(supervisor.configure, ConfigureRequest))
@@ -378,13 +377,13 @@ while True:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("end", ["kill", "stop", "freeze and stop", "freeze and kill"])
+@pytest.mark.parametrize("end", ["kill", "stop", "freeze and kill"])
 def test_fork_bomb(driver: Driver, marker: str, end: str) -> None:
     """Bounded by the kernel: a user of its own, and its limit of processes."""
     python = next((each for each in ("/usr/bin/python3", "/bin/python3") if os.access(each, os.X_OK)), None)
     if python is None:
         pytest.skip("there is no Python that another user could run")
-    limit = 200 // (1 if SLOW == 1 else 5)
+    limit = 100 // (1 if SLOW == 1 else 3)
     nobody = 65000 - os.getpid() % 500
     supervisor = driver.supervisor
     driver.stop()
@@ -424,7 +423,8 @@ def test_stop_with_too_short_a_deadline_then_again(driver: Driver) -> None:
             except FailureError as error:
                 if "is past by" in str(error):
                     continue  # the clock was faster than the call
-                assert "the deadline passed" in str(error)
+                if "the deadline passed" not in str(error):
+                    raise
                 with pytest.raises(InvalidStateError, match="stopping"):
                     driver.sh("q", "exit 0")
                 with pytest.raises(InvalidStateError, match="stopping"):
@@ -548,11 +548,13 @@ def test_nested_cgroups_made_inside(driver: Driver, marker: str, end: str) -> No
     if freeze == "process tree":
         pytest.skip("there are no cgroups in this mode")
     line, name, file, word = (
-        ("^0::", "cgroup2", "cgroup.freeze", "1") if freeze == "cgroup v2" else (":freezer:", "freezer", "freezer.state", "FROZEN")
+        ("^0::", "2", "cgroup.freeze", "1")
+        if freeze == "cgroup v2"
+        else (":freezer:", "freezer", "freezer.state", "FROZEN")
     )
     script = f"""
         own=$(grep '{line}' /proc/self/cgroup | cut -d: -f3)
-        mount=$(grep -E ' - (cgroup2|cgroup .*freezer)' /proc/self/mountinfo | grep ' - .*{name}' | head -1 | cut -d' ' -f5)
+        mount=$(grep ' - cgroup.*{name}' /proc/self/mountinfo | head -1 | cut -d' ' -f5)
         mkdir -p "$mount$own/a/b/c" || exit 90
         sleep 600 &
         echo $! >"$mount$own/a/b/c/cgroup.procs" || exit 91
@@ -569,7 +571,9 @@ def test_nested_cgroups_made_inside(driver: Driver, marker: str, end: str) -> No
         driver.stop()
     elif freeze == "cgroup v1":
         driver.stop()
-        pytest.xfail("there, only Stop looks for cgroups that are frozen by themselves, and Kill waits for its deadline")
+        pytest.xfail(
+            "there, only Stop looks for cgroups that are frozen by themselves, and Kill waits for its deadline"
+        )
     else:
         driver.kill("p")
     assert processes_of(marker) == []
