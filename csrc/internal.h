@@ -205,6 +205,7 @@ struct psup_process {
     int pid, pidfd;
     struct psup__init shim;   /* where trees stand in for leaves */
     struct psup__leaf *leaf;  /* NULL when it has been given back */
+    uint64_t oom_kills;       /* v1: of its domain, counted before it was born */
     bool killed;              /* by us */
     bool ended, gone;         /* its event is queued; nothing is left that descends from it */
     _Atomic uint32_t changes; /* futex: raised when `ended` or `gone` becomes true */

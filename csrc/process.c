@@ -388,10 +388,12 @@ static int spawn(psup_supervisor *supervisor, psup_domain *domain, const psup_sp
     snprintf(process->result.name, sizeof process->result.name, "%s", spec->name);
     snprintf(process->result.domain, sizeof process->result.domain, "%s", domain ? domain->name : "");
 
-    /* What was counted while nothing lived explains no death to come. Before the start: it may die at once. */
+    /* What was counted before its birth does not explain its death. Before the start: it may die at once. */
     pthread_mutex_lock(&supervisor->lock);
+    if (domain)
+        process->oom_kills = psup__domain_oom_kills(domain);
     if (domain && !domain->processes)
-        domain->oom_kills = psup__domain_oom_kills(domain);
+        domain->oom_kills = process->oom_kills;
     pthread_mutex_unlock(&supervisor->lock);
 
     int result = start(process, spec, &born, error);

@@ -72,9 +72,13 @@ static bool is_oom(struct psup_process *process)
         return false;
     if (domain->supervisor->cgroups.needs[PSUP_NEED_OOM].from == PSUP__V2)
         return process->leaf && psup__leaf_oom_kills(process->leaf) > process->leaf->oom_kills;
+    /* The count names no process. Each kill explains one death, and none of a process that was born after it: it may have
+     * been that of a descendant, of which no one is told. */
+    if (domain->oom_kills < process->oom_kills)
+        domain->oom_kills = process->oom_kills;
     if (psup__domain_oom_kills(domain) <= domain->oom_kills)
         return false;
-    domain->oom_kills++; /* the count names no process: each kill explains one death */
+    domain->oom_kills++;
     return true;
 }
 
