@@ -726,10 +726,12 @@ void psup__quota_restore(const struct psup__cgroups *cgroups, struct psup__group
 /* As the kernel has them: it rounds memory to pages and time to microseconds. */
 int psup_domain_limits(psup_domain *domain, psup_limits *ret)
 {
-    psup_limits limits = {.size = ret->size};
+    psup_limits limits = {.size = sizeof limits};
     int result = psup__supervisor_alive(domain->supervisor);
     if (result)
         return result;
+    if (ret->size != sizeof limits)
+        return -EINVAL;
     pthread_mutex_lock(&domain->lock);
     const struct psup__group *group = &domain->group;
     uint64_t bytes;

@@ -8,10 +8,12 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define LOOK_NS (50 * 1000ull) /* how soon to look again whether all are gone; doubled up to … */
 #define LOOK_MAX_NS (10 * PSUP__MS)
+#define LEAVES_KEPT 16 /* idle ones: each holds three descriptors */
 #define FREE_TIMEOUT (5 * PSUP__S)
 #define TREE_ROUNDS 8
 #define SPARE_ROUNDS 50 /* of LOOK_MAX_NS: a fork bomb needs several, and the shims have its status to tell */
@@ -98,6 +100,11 @@ void psup__domain_end(psup_domain *domain)
     psup__group_close(&domain->group);
     psup__init_end(&domain->helper, PSUP__S);
     pthread_mutex_unlock(&domain->lock);
+}
+
+void psup_domain_close(psup_domain *domain)
+{
+    psup__domain_end(domain);
 }
 
 psup_domain *psup_domain_free(psup_domain *domain)
@@ -210,6 +217,12 @@ int psup_domain_start(psup_domain *domain, const psup_limits *limits, psup_error
 static void kill_all(psup_domain *domain, bool again)
 {
     const struct psup__group *group = &domain->group;
+    /* One by one too: who may write to cgroupfs can have moved itself out. */
+    pthread_mutex_lock(&domain->supervisor->lock);
+    for (const struct psup_process *process = domain->processes; process && group->fds[PSUP__V2] >= 0; process = process->next)
+        if (!process->ended)
+            syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0);
+    pthread_mutex_unlock(&domain->supervisor->lock);
     if (group->kill >= 0 && pwrite(group->kill, "1", 1, 0) == 1)
         return;
     if (group->fds[PSUP__V2] >= 0) {
@@ -267,6 +280,7 @@ static void begin_stop(psup_domain *domain)
         if (!process->ended)
             process->killed = true;
     pthread_mutex_unlock(&domain->supervisor->lock);
+    domain->rounds = 0;
     domain->measured = domain->state == PSUP__FROZEN;
     domain->state = PSUP__STOPPING;
 }
@@ -284,7 +298,6 @@ static int pause_for(uint64_t *pause, uint64_t deadline)
 static int stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_error *error)
 {
     uint64_t deadline = psup__deadline(wait), pause = LOOK_NS;
-    unsigned rounds = 0;
     int result = psup__supervisor_check(domain->supervisor, error), paused;
     if (result)
         return result;
@@ -293,12 +306,12 @@ static int stop(psup_domain *domain, uint64_t wait, psup_metrics *ret, psup_erro
     if (domain->state != PSUP__STOPPING)
         begin_stop(domain);
 
-    kill_all(domain, false);
+    kill_all(domain, domain->rounds++ > SPARE_ROUNDS);
     while (!is_empty(domain)) {
         if ((paused = pause_for(&pause, deadline)))
             return psup__fail(error, -paused, "stop", "processes of domain \"%s\" are still there", domain->name);
         if (pause == LOOK_MAX_NS)
-            kill_all(domain, ++rounds > SPARE_ROUNDS);
+            kill_all(domain, domain->rounds++ > SPARE_ROUNDS);
     }
     if (!domain->measured) {
         result = psup__cycle_end(domain, NULL);
@@ -457,8 +470,11 @@ int psup__domain_leaf(psup_domain *domain, struct psup_process *process, struct 
 void psup__domain_leaf_free(psup_domain *domain, struct psup__leaf *leaf)
 {
     char name[16];
+    size_t idle = 0;
     leaf->owner = NULL;
-    if (!leaf->killed)
+    for (size_t i = 0; i < domain->n_leaves; i++)
+        idle += !domain->leaves[i]->owner;
+    if (!leaf->killed && idle <= LEAVES_KEPT)
         return;
     for (size_t i = 0; i < domain->n_leaves; i++)
         if (domain->leaves[i] == leaf) {

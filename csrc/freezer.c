@@ -53,19 +53,23 @@ static bool is_frozen_v1(const psup_domain *domain)
 }
 
 /* A fork in the middle can leave the cgroup FREEZING for ever: it is told again, and now and then let go for a moment. */
-static int freeze_v1(psup_domain *domain, uint64_t deadline)
+static int freeze_v1(psup_domain *domain, uint64_t deadline, bool begin)
 {
     int fd = domain->group.freeze;
-    for (unsigned round = 0;; round++) {
+    if (begin)
+        domain->freeze_rounds = 0;
+    for (;; domain->freeze_rounds++) {
         if (pwrite(fd, "FROZEN", 6, 0) < 0)
             return -errno;
         if (is_frozen_v1(domain))
             return 0;
-        if (!psup__left(deadline))
+        if (!psup__left(deadline)) {
+            domain->freeze_rounds++;
             return -EAGAIN;
-        if (round % 50 == 49 && pwrite(fd, "THAWED", 6, 0) < 0)
+        }
+        if (domain->freeze_rounds % 50 == 49 && pwrite(fd, "THAWED", 6, 0) < 0)
             return -errno;
-        if (round < 100)
+        if (domain->freeze_rounds < 100)
             sched_yield();
         else
             nanosleep(&(struct timespec){0, 100000}, NULL);
@@ -102,7 +106,7 @@ int psup__freeze(psup_domain *domain, uint64_t wait)
     case PSUP__V2:
         return freeze_v2(domain, deadline, domain->state != PSUP__FREEZING);
     case PSUP__FREEZER:
-        return freeze_v1(domain, deadline);
+        return freeze_v1(domain, deadline, domain->state == PSUP__STARTED);
     default:
         return freeze_trees(domain, deadline);
     }

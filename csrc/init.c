@@ -233,6 +233,30 @@ static int open_above(char *path, const char **ret_name)
     return psup__open_at(AT_FDCWD, slash == path ? "/" : path, O_RDONLY | O_DIRECTORY);
 }
 
+/*
+ * Where the host made room for controllers, it stood in a leaf NAME-host, and so does this process: as the host does at
+ * its end (cgroup.c), the controllers are given back and the leaf is left and removed.
+ */
+static void leave_room(int above, const char *name)
+{
+    static const char suffix[] = "-host";
+    char leaf[256];
+    size_t n = psup__length(name);
+    if (n + sizeof suffix > sizeof leaf)
+        return;
+    for (size_t i = 0; i < n; i++)
+        leaf[i] = name[i];
+    for (size_t i = 0; i < sizeof suffix; i++)
+        leaf[n + i] = suffix[i];
+    int fd = psup__open_at(above, leaf, O_RDONLY | O_DIRECTORY);
+    if (fd < 0)
+        return;
+    psup__close(fd);
+    psup__write_at(above, "cgroup.subtree_control", "-cpu -memory");
+    psup__write_at(above, "cgroup.procs", "0");
+    psup__sweep_remove(above, leaf);
+}
+
 static _Noreturn void keeper(char **directories)
 {
     struct pollfd wait[] = {{PSUP__INIT_SOCKET, POLLIN, 0}, {PSUP__INIT_HOST, POLLIN, 0}};
@@ -252,6 +276,8 @@ static _Noreturn void keeper(char **directories)
                         psup__sweep_kill(inside);
                     psup__close(inside);
                     left |= psup__sweep_remove(above, name) != 0;
+                    if (!left)
+                        leave_room(above, name);
                 }
                 psup__close(above);
             }

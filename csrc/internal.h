@@ -192,7 +192,7 @@ int psup__task_lay_out(const psup_spec *spec, struct psup__task *ret, size_t siz
 
 /* What the reaper's epoll set points at. */
 struct psup__watch {
-    enum { PSUP__WATCH_STOP, PSUP__WATCH_PROCESS, PSUP__WATCH_SHIM } kind;
+    enum { PSUP__WATCH_STOP, PSUP__WATCH_KEEPER, PSUP__WATCH_PROCESS, PSUP__WATCH_SHIM } kind;
     struct psup_process *process;
 };
 
@@ -207,6 +207,7 @@ struct psup_process {
     struct psup__leaf *leaf;  /* NULL when it has been given back */
     uint64_t oom_kills;       /* v1: of its domain, counted before it was born */
     bool killed;              /* by us */
+    unsigned looks;           /* whether it is over, since it was killed */
     bool ended, gone;         /* its event is queued; nothing is left that descends from it */
     _Atomic uint32_t changes; /* futex: raised when `ended` or `gone` becomes true */
     psup_event result;        /* filled before `ended` */
@@ -248,6 +249,7 @@ struct psup_domain {
     pthread_mutex_t lock; /* for all calls on the domain; taken before the supervisor's */
     enum psup__state state;
     bool measured; /* STOPPING: the cycle has ended */
+    unsigned rounds, freeze_rounds; /* how often it was told to stop, and the v1 freezer to freeze */
     struct psup__group group;
     struct psup__init helper;
     struct psup__leaf **leaves; /* under the supervisor's lock */
@@ -268,7 +270,7 @@ struct psup_domain {
 
 struct psup_supervisor {
     _Atomic unsigned references; /* the caller's, one for each domain and process */
-    _Atomic bool closed;
+    _Atomic bool closing, closed;
     pid_t owner;          /* who made it; a fork of it has a dead handle */
     pthread_mutex_t lock; /* lists, queues, states of processes */
     struct psup__cgroups cgroups;
@@ -278,7 +280,7 @@ struct psup_supervisor {
     struct psup_process *processes; /* those outside of all domains */
     struct psup_process *abandoned; /* those that could not be ended, until the reaper is gone */
     pthread_t reaper;
-    struct psup__watch stop_watch;
+    struct psup__watch stop_watch, keeper_watch;
     int epoll, stop, changed; /* the reaper's set; eventfds: end of the reaper, news for event loops */
     int self;                 /* pidfd of this process */
     int image;                /* sealed memfd with pysup-init */
@@ -296,6 +298,9 @@ void psup__domain_release(psup_domain *domain);
 void psup__domain_end(psup_domain *domain);
 /* Under the supervisor's lock: no more events will come. */
 void psup__events_end(psup_events *events);
+
+/* Another keeper in place of one that was killed. */
+void psup__keeper_ended(psup_supervisor *supervisor);
 
 int psup__reaper_start(psup_supervisor *supervisor);
 void psup__reaper_stop(psup_supervisor *supervisor);

@@ -167,7 +167,7 @@ static uint64_t process_cpu(int pid)
 
 static uint64_t process_peak(int proc, int pid)
 {
-    char path[32], text[4096];
+    char path[32], text[16384]; /* VmHWM stands behind the groups, of which there may be many */
     snprintf(path, sizeof path, "%d/status", pid);
     int fd = psup__open(proc, path, O_RDONLY);
     if (fd < 0)
@@ -328,6 +328,8 @@ static int fill(psup_domain *domain, psup_metrics *ret)
     int result = compare_interfaces(domain);
     if (result || !ret)
         return result;
+    if (ret->size != sizeof *ret)
+        return -EINVAL;
     *ret = (psup_metrics){
         .size = sizeof *ret,
         .domain_cpu_run_ns = since(cycle->begin.domain_cpu, cycle->end.domain_cpu),

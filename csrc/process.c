@@ -25,10 +25,11 @@
 #define NODES_MAX 65536
 #define TREE_ROUNDS 8
 #define LET_DIE_NS (100 * PSUP__MS) /* how long to wait for the domain's lock where v1 holds SIGKILL back */
-#define AGAIN_NS (10 * PSUP__MS)    /* how often a kill that is not atomic is repeated */
+#define LOOK_MAX_NS (10 * PSUP__MS)
+#define LOOKS 8 /* after so many a kill is repeated, for it need not be atomic */
 #define SHIM_NS (300 * 1000ull)     /* how long to wait for the end of a shim before its tree is looked for */
 #define SPIN_NS (100 * 1000ull)     /* how long to wait awake for the end of what was killed */
-#define LOOK_NS (50 * 1000ull) /* how soon to look whether the killed descendants are gone; doubled up to AGAIN_NS */
+#define LOOK_NS (50 * 1000ull) /* how soon to look whether the killed descendants are gone; doubled up to LOOK_MAX_NS */
 
 static const char *const STEPS[] = {
     [PSUP__STEP_NONE] = "",
@@ -309,8 +310,11 @@ static int spawn_by_shim(struct psup_process *process, const psup_spec *spec, st
     else if ((result = psup__init_spawn(&process->shim, spec->fds, spec->n_fds, -1, ret)))
         psup__fail(error, -result, "pysup-init", "the shim of \"%.200s\" cannot start it: %s", spec->path,
                    strerror(-result));
-    if (result)
+    if (result) {
+        /* It kills what it has started, if it has, when the connection ends. */
+        syscall(SYS_pidfd_send_signal, process->shim.pidfd, SIGCONT, NULL, 0);
         psup__init_end(&process->shim, PSUP__S);
+    }
     return result;
 }
 
@@ -442,9 +446,12 @@ int psup_spawn(psup_supervisor *supervisor, psup_domain *domain, const psup_spec
     if (domain->supervisor != supervisor)
         return psup__fail(error, EINVAL, "domain", "domain \"%s\" belongs to another supervisor", domain->name);
     pthread_mutex_lock(&domain->lock);
-    if (domain->state == PSUP__STARTED)
+    if (domain->state == PSUP__STARTED) {
+        /* The quota is the domain's, and who starts the process may stand in it: it would wait for its share. */
+        psup__quota_lift(&supervisor->cgroups, &domain->group);
         result = spawn(supervisor, domain, spec, ret, error);
-    else
+        psup__quota_restore(&supervisor->cgroups, &domain->group);
+    } else
         result = psup__fail(error, EBUSY, "state", "domain \"%s\" is not running", domain->name);
     pthread_mutex_unlock(&domain->lock);
     return result;
@@ -486,14 +493,16 @@ static void kill_all(struct psup_process *process)
     psup_supervisor *supervisor = process->supervisor;
     if (process->leaf) {
         process->leaf->killed = true;
-        if (process->leaf->kill < 0)
+        if (process->leaf->kill < 0 || pwrite(process->leaf->kill, "1", 1, 0) < 0)
             psup__sweep_kill(process->leaf->directory);
-        else if (pwrite(process->leaf->kill, "1", 1, 0) < 0)
+        if (!process->ended) /* who may write to cgroupfs can have moved itself out of its leaf */
             syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0);
         return;
     }
     if (!process->ended)
         syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0);
+    if (process->shim.ours) /* someone may have stopped it, but it has to reap */
+        syscall(SYS_pidfd_send_signal, process->shim.pidfd, SIGCONT, NULL, 0);
     /* A shim ends when nothing is left below it: no need then to look through /proc, which costs milliseconds. */
     if (process->shim.ours && psup__poll(process->shim.pidfd, POLLIN, SHIM_NS) > 0)
         return;
@@ -529,17 +538,18 @@ int psup_process_kill(psup_process *process)
 }
 
 /* Whether there is nothing left to wait for; repeats a kill that is not atomic. */
-static bool is_over(struct psup_process *process, bool again, bool *ret_killed)
+static bool is_over(struct psup_process *process, bool *ret_killed)
 {
     psup_supervisor *supervisor = process->supervisor;
     pthread_mutex_lock(&supervisor->lock);
     psup__process_settle(process);
     bool over = process->ended && (process->gone || !process->killed);
-    if (!over && again && process->killed)
+    bool again = !over && process->killed && ++process->looks % LOOKS == 0;
+    if (again)
         kill_all(process);
     *ret_killed = process->killed;
     pthread_mutex_unlock(&supervisor->lock);
-    if (!over && again && *ret_killed)
+    if (again)
         let_die(process, 0);
     return over;
 }
@@ -550,9 +560,9 @@ int psup_process_wait(psup_process *process, uint64_t timeout)
     int result = psup__supervisor_alive(process->supervisor);
     if (result)
         return result;
-    for (bool again = false, looked = false, killed;;) {
+    for (bool looked = false, killed;;) {
         uint32_t seen = atomic_load(&process->changes);
-        if (is_over(process, again, &killed))
+        if (is_over(process, &killed))
             return 0;
         uint64_t left = psup__left(deadline);
         if (!left)
@@ -568,8 +578,7 @@ int psup_process_wait(psup_process *process, uint64_t timeout)
                 continue;
             }
             left = left < pause ? left : pause;
-            again = pause >= AGAIN_NS;
-            pause = pause * 2 < AGAIN_NS ? pause * 2 : AGAIN_NS;
+            pause = pause * 2 < LOOK_MAX_NS ? pause * 2 : LOOK_MAX_NS;
         }
         struct timespec time = {(time_t)(left / PSUP__S), (long)(left % PSUP__S)};
         if (syscall(SYS_futex, &process->changes, FUTEX_WAIT_PRIVATE, seen, left == PSUP_FOREVER ? NULL : &time, NULL,

@@ -164,6 +164,8 @@ static void *run(void *argument)
             struct psup__watch *watch = events[i].data.ptr;
             if (watch->kind == PSUP__WATCH_STOP)
                 stop = true;
+            else if (watch->kind == PSUP__WATCH_KEEPER)
+                psup__keeper_ended(supervisor);
             else if (watch->kind == PSUP__WATCH_PROCESS)
                 process_ended(watch->process, now);
             else

@@ -52,9 +52,21 @@ static int start_keeper(psup_supervisor *supervisor, psup_error *error)
         }
     if (!result && n)
         result = psup__init_start(supervisor, NULL, argv, &supervisor->keeper, error);
+    if (!result && n) {
+        struct epoll_event event = {.events = EPOLLIN, .data.ptr = &supervisor->keeper_watch};
+        supervisor->keeper_watch.kind = PSUP__WATCH_KEEPER;
+        epoll_ctl(supervisor->epoll, EPOLL_CTL_ADD, supervisor->keeper.pidfd, &event);
+    }
     for (int i = 0; i < PSUP__HIERARCHIES; i++)
         free(paths[i]);
     return result;
+}
+
+void psup__keeper_ended(psup_supervisor *supervisor)
+{
+    epoll_ctl(supervisor->epoll, EPOLL_CTL_DEL, supervisor->keeper.pidfd, NULL);
+    psup__init_end(&supervisor->keeper, 0);
+    start_keeper(supervisor, NULL);
 }
 
 static int open_descriptors(psup_supervisor *supervisor, psup_error *error)
@@ -110,10 +122,10 @@ static void close_all(psup_supervisor *supervisor)
     for (int i = 0; i < PSUP__HIERARCHIES; i++)
         supervisor->cgroups.fds[i] = psup__shut(supervisor->cgroups.fds[i]);
     psup__machine_close(&supervisor->machine);
-    int fds[] = {supervisor->self,    supervisor->epoll, supervisor->stop,
-                 supervisor->changed, supervisor->proc,  supervisor->image};
+    int *fds[] = {&supervisor->self,    &supervisor->epoll, &supervisor->stop,
+                  &supervisor->changed, &supervisor->proc,  &supervisor->image};
     for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
-        psup__shut(fds[i]);
+        *fds[i] = psup__shut(*fds[i]);
 }
 
 void psup__supervisor_release(psup_supervisor *supervisor)
@@ -135,6 +147,7 @@ int psup_supervisor_new(const psup_options *options, psup_supervisor **ret, psup
     if (!supervisor)
         return psup__fail(error, ENOMEM, "memory", "no memory for the supervisor");
     atomic_init(&supervisor->references, 1);
+    atomic_init(&supervisor->closing, false);
     atomic_init(&supervisor->closed, false);
     supervisor->owner = getpid();
     supervisor->queue_length = options->queue_length ? options->queue_length : QUEUE_LENGTH;
@@ -162,11 +175,12 @@ int psup_supervisor_new(const psup_options *options, psup_supervisor **ret, psup
     *ret = supervisor;
     return 0;
 }
-psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor)
+
+void psup_supervisor_close(psup_supervisor *supervisor)
 {
-    if (!supervisor)
-        return NULL;
-    if (!psup__supervisor_alive(supervisor)) {
+    if (atomic_exchange(&supervisor->closing, true))
+        return;
+    if (supervisor->owner == getpid()) {
         psup_domain *domain;
         pthread_mutex_lock(&supervisor->lock);
         while ((domain = supervisor->domains)) { /* another thread may free its handle of it meanwhile */
@@ -199,7 +213,14 @@ psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor)
         }
     }
     close_all(supervisor);
-    psup__supervisor_release(supervisor);
+}
+
+psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor)
+{
+    if (supervisor) {
+        psup_supervisor_close(supervisor);
+        psup__supervisor_release(supervisor);
+    }
     return NULL;
 }
 

@@ -9,6 +9,7 @@
 #define FIELD_PARENT 4
 #define FIELD_CHILD_USER 16
 #define FIELD_CHILD_SYSTEM 17
+#define FIELD_THREADS 20
 #define FIELD_START 22
 
 struct dirent64 {
@@ -68,6 +69,8 @@ static int look_at(int proc, const char *pid, struct psup__node *ret)
             node.parent = (int)value;
         else if (field == FIELD_CHILD_USER || field == FIELD_CHILD_SYSTEM)
             node.ticks += value;
+        else if (field == FIELD_THREADS)
+            node.threads = (int)value;
         else if (field == FIELD_START) {
             node.start = value;
             break;
@@ -187,7 +190,8 @@ static int waits_for_stopped(const struct psup__node *node, const struct psup__n
 
 static int is_dead(const struct psup__node *node)
 {
-    return node->state == 'Z' || node->state == 'X';
+    /* The state is that of the first thread, which can end before the others. */
+    return (node->state == 'Z' || node->state == 'X') && node->threads <= 1;
 }
 
 long psup__tree_signal(int proc, const int *roots, size_t n_roots, int signal, unsigned rounds,

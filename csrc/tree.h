@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 struct psup__node {
-    int pid, parent;
+    int pid, parent, threads;
     char state;     /* as in /proc/PID/stat: R, S, D, T, Z … */
     char inside;    /* 1: descends from a root; 2: is one */
     uint64_t start; /* clock ticks since boot; with the pid, an identity */

@@ -31,6 +31,8 @@ typedef struct psup_options {
 
 int psup_supervisor_new(const psup_options *options, psup_supervisor **ret, psup_error *error);
 
+void psup_supervisor_close(psup_supervisor *supervisor);
+
 psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor);
 
 int psup_supervisor_fd(const psup_supervisor *supervisor);
@@ -83,6 +85,8 @@ typedef struct psup_metrics {
 } psup_metrics;
 
 int psup_domain_new(psup_supervisor *supervisor, const char *name, psup_domain **ret, psup_error *error);
+void psup_domain_close(psup_domain *domain);
+
 psup_domain *psup_domain_free(psup_domain *domain);
 
 int psup_domain_start(psup_domain *domain, const psup_limits *limits, psup_error *error);

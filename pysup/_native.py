@@ -114,8 +114,9 @@ def version() -> str:
 
 
 def _text(chars: Any) -> str:
+    """Names are UTF-8; a message may hold a path that is not, or is cut."""
     raw: bytes = ffi.string(chars)
-    return raw.decode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "replace")
 
 
 def _check(result: int, error: Any = None) -> int:
@@ -145,7 +146,7 @@ class Supervisor:
 
     def close(self) -> None:
         """Ends the supervisor; its handles stay valid and say so. Again: does nothing."""
-        ffi.release(self._ptr)
+        lib.psup_supervisor_close(self._ptr)
 
     def fileno(self) -> int:
         """An eventfd that is readable when a process has ended."""
@@ -289,8 +290,8 @@ class Domain:
         return Subscriber(ret[0])
 
     def close(self) -> None:
-        """Ends the domain and its subscribers."""
-        ffi.release(self._ptr)
+        """Ends the domain and its subscribers; the handle says so. Again: does nothing."""
+        lib.psup_domain_close(self._ptr)
 
     def figures(self) -> Metrics:
         """What the last freeze or stop gave."""

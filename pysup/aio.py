@@ -55,24 +55,33 @@ class AsyncEventStream:
             TimeoutError: no event came in that time.
             EOFError: the stream is closed, or its supervisor has ended, and all was read.
         """
+        if not self._reading.locked():  # what is there is had without waiting, however short the time
+            event = self._take()
+            if event is not None:
+                return event
         try:
             return await asyncio.wait_for(self._next(), timeout)
         except asyncio.TimeoutError:  # another class before Python 3.11
             raise TimeoutError(f"no event within {timeout} s") from None
 
+    def _take(self) -> Event | None:
+        if not self._waiting:
+            try:
+                batch = self._core.read()
+            except CoreError as error:
+                raise FailureError(error.text, errno=error.errno) from None
+            if batch is None:
+                raise EOFError("the event stream is closed")
+            self._waiting.extend(map(to_event, batch))
+        return self._waiting.popleft() if self._waiting else None
+
     async def _next(self) -> Event:
         async with self._reading:
-            while not self._waiting:
-                try:
-                    batch = self._core.read()
-                except CoreError as error:
-                    raise FailureError(error.text, errno=error.errno) from None
-                if batch is None:
-                    raise EOFError("the event stream is closed")
-                self._waiting.extend(map(to_event, batch))
-                if not batch:
-                    await _readable(self._core.fileno())
-            return self._waiting.popleft()
+            while True:
+                event = self._take()
+                if event is not None:
+                    return event
+                await _readable(self._core.fileno())
 
     def close(self) -> None:
         """Ends the stream and wakes who waits in it. What was queued can still be read. Again: does nothing."""
@@ -142,11 +151,9 @@ class AsyncLocalSupervisor(Engine):
         loop = asyncio.get_running_loop()
         os.set_blocking(fd, False)
 
-        def step() -> None:
-            if not pump.step():
-                loop.remove_reader(fd)
-
-        loop.add_reader(fd, step)
+        # Before it is closed: a fork of the host would keep the closed descriptor in the loop's epoll set.
+        pump.on_end = lambda: loop.remove_reader(fd)
+        loop.add_reader(fd, pump.step)
 
     def _attach(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
@@ -180,8 +187,11 @@ class AsyncLocalSupervisor(Engine):
 
     async def _wait(self, step: Acquire | Until) -> Any:
         if isinstance(step, Acquire):
-            await step.lock.acquire()  # type: ignore[attr-defined]
-            return None
+            left = None if step.deadline is None else max(0, step.deadline - time.monotonic_ns()) / 1e9
+            try:
+                return await asyncio.wait_for(step.lock.acquire(), left)  # type: ignore[attr-defined]
+            except asyncio.TimeoutError:
+                return False
         pause = _FIRST_LOOK
         while True:
             answer = step.attempt(0)
@@ -254,7 +264,7 @@ class AsyncLocalSupervisor(Engine):
         self._signal(domain, name, signal)
 
     def _close(self) -> None:
-        if not self._ended and self._loop is not None and not self._loop.is_closed():
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._core.fileno())
         super()._close()
 

@@ -46,6 +46,7 @@ __all__ = ["Acquire", "Call", "Engine", "Lock", "Until", "to_event"]
 T = TypeVar("T")
 HOOK_TIMEOUT_NS = 30 * 10**9  # a hook that takes longer has hung
 HOOK_OUTPUT = 4096  # bytes of a failed hook's output that the error tells
+HOOK_LAST_WORDS_NS = 10**9 // 5
 EXIT_TIMEOUT_NS = 10 * 10**9
 KILL_TIMEOUT_NS = 5 * 10**9
 REMEMBERED = 4096  # ended processes of a domain that are still known by name
@@ -69,9 +70,10 @@ class Lock(Protocol):
 
 
 class Acquire(NamedTuple):
-    """Wait for a lock."""
+    """Wait for a lock; the answer is whether it was had before the deadline (monotonic ns)."""
 
     lock: Lock
+    deadline: int | None = None
 
 
 class Until(NamedTuple):
@@ -115,6 +117,19 @@ class Domain:
         ended = [name for name, process in self.processes.items() if process.ended()]
         for name in ended[: max(0, len(ended) - REMEMBERED)]:
             del self.processes[name]
+
+
+class _Head:
+    """A sink that keeps the beginning of what is written."""
+
+    __slots__ = ("data",)
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Takes all."""
+        self.data += data[: HOOK_OUTPUT - len(self.data)]
 
 
 def to_event(end: Termination) -> Event:
@@ -165,9 +180,9 @@ class Engine:
         self._freeze_ns = int(freeze_timeout * 1e9)
         self._queue_length = queue_length
         self._domains: dict[str, Domain] = {}
-        # For the making of domains, what needs no domain's lock, and the end. Never held for long before the end, so an
-        # event loop may take it too.
+        # Of domains. Never held for long, so an event loop may take it too.
         self._making = threading.Lock()
+        self._exiting = self._make_lock()
         if cgroup_parent is not None and "\0" in cgroup_parent:
             raise ValueError(f"cgroup_parent holds a NUL character: {cgroup_parent!r}")
         try:
@@ -238,9 +253,7 @@ class Engine:
         for name in ("throttled", "unthrottled") if profiles else ():
             profile = getattr(profiles, name)
             try:
-                with self._making:
-                    self._alive()
-                    self._core.check_limits(profile.cpu_limit, profile.memory_limit_bytes)
+                self._core.check_limits(profile.cpu_limit, profile.memory_limit_bytes)
             except CoreError as error:
                 raise _failure(error, f"cgroup_profiles.{name}: ") from None
         domain = self._find_or_make(request.domain)
@@ -281,39 +294,50 @@ class Engine:
         """In the supervisor's own namespaces and cgroup; its output is told only if it fails."""
         path, argv, cwd = check.program(hook.path, hook.args or (), None)
         what = f'start hook "{hook.name}" of domain "{domain.name}"'
-        output = os.memfd_create("pysup-hook")
+        said = _Head()
         try:
-            spec = _native.Spec(hook.name, path, argv, check.environment(hook.envs), cwd, (self._null, output, output))
-            try:
-                process = self._core.spawn(None, spec)
-            except CoreError as error:
-                raise _failure(error, f"{what}: ") from None
-            try:
-                over = yield Until(process.wait, time.monotonic_ns() + HOOK_TIMEOUT_NS)
-            except BaseException:
-                process.kill()
-                raise
-            if not over:
-                process.kill()
-                yield Until(process.wait, time.monotonic_ns() + KILL_TIMEOUT_NS)
-            end = process.ended()
-            if over and end and end.cause == _native.CAUSE_EXITED and end.exit_status == 0:
-                return
-            if not over:
-                how = f"did not end within {HOOK_TIMEOUT_NS / 1e9:.0f} s and was killed"
-            elif end and end.cause == _native.CAUSE_EXITED:
-                how = f"failed with exit status {end.exit_status}"
-            else:
-                how = f"was killed by signal {end.signo if end else 0}"
-            said = os.pread(output, HOOK_OUTPUT, 0).decode(errors="replace").strip()
-            raise FailureError(f"{what} {how}" + (f": {said}" if said else ""), step=hook.name)
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise FailureError(f"{what}: cannot open a pipe: {error.strerror}", errno=error.errno) from None
+        pump = Pump(read_end, said, what)
+        try:
+            spec = _native.Spec(
+                hook.name, path, argv, check.environment(hook.envs), cwd, (self._null, write_end, write_end)
+            )
+            process = self._core.spawn(None, spec)
+        except CoreError as error:
+            pump.close()
+            raise _failure(error, f"{what}: ") from None
         finally:
-            os.close(output)
+            os.close(write_end)
+        try:
+            self._start_pump(pump, read_end)
+            over = yield Until(process.wait, time.monotonic_ns() + HOOK_TIMEOUT_NS)
+        except BaseException:
+            process.kill()
+            raise
+        if not over:
+            process.kill()
+            yield Until(process.wait, time.monotonic_ns() + KILL_TIMEOUT_NS)
+        end = process.ended()
+        if over and end and end.cause == _native.CAUSE_EXITED and end.exit_status == 0:
+            return
+        if not over:
+            how = f"did not end within {HOOK_TIMEOUT_NS / 1e9:.0f} s and was killed"
+        elif end and end.cause == _native.CAUSE_EXITED:
+            how = f"failed with exit status {end.exit_status}"
+        else:
+            how = f"was killed by signal {end.signo if end else 0}"
+        # What it has left running may hold the pipe; what it has said itself is there by now.
+        yield Until(pump.wait, time.monotonic_ns() + HOOK_LAST_WORDS_NS)
+        text = bytes(said.data).decode(errors="replace").strip()
+        raise FailureError(f"{what} {how}" + (f": {text}" if text else ""), step=hook.name)
 
     def _stop(self, request: StopRequest) -> Call[StopResponse]:
         domain = self._find(request.domain)
         until = check.deadline(request.deadline)
-        yield Acquire(domain.lock)
+        if not (yield Acquire(domain.lock, until)):
+            raise FailureError(f'the deadline passed while another call on domain "{domain.name}" was under way')
         try:
             self._alive()
             domain.require(State.STARTED, State.FROZEN, State.STOPPING)
@@ -381,9 +405,17 @@ class Engine:
     def _exit(self) -> Call[None]:
         if self._ended or os.getpid() != self._pid:
             return
-        until = time.monotonic_ns() + EXIT_TIMEOUT_NS
         with self._making:
             self._ending = True  # nothing new from here on, whatever other threads do
+        yield Acquire(self._exiting)  # one does it, the others wait until it is done
+        try:
+            if not self._ended:
+                yield from self._end()
+        finally:
+            self._exiting.release()
+
+    def _end(self) -> Call[None]:
+        until = time.monotonic_ns() + EXIT_TIMEOUT_NS
         try:
             for domain in self._domains.values():
                 yield Acquire(domain.lock)
@@ -393,23 +425,15 @@ class Engine:
                 finally:
                     domain.lock.release()
         finally:
-            # No other thread may be in a call on a handle when it is freed.
-            for domain in self._domains.values():
-                yield Acquire(domain.lock)
-                try:
-                    with self._making:
-                        domain.core.close()
-                finally:
-                    domain.lock.release()
-            with self._making:
-                self._close()
+            self._close()
 
     def _close(self) -> None:
-        """Lets go of the core, once."""
-        if not self._ended:
-            self._ended = True
-            self._core.close()
-            os.close(self._null)
+        """Lets go of the core. Its handles stay valid, for another thread may be in a call."""
+        self._ended = True
+        for domain in self._domains.values():
+            domain.core.close()
+        self._core.close()
+        os.close(self._null)
 
     # -- processes
 
@@ -513,9 +537,7 @@ class Engine:
     def _subscribe(self, domain_name: str) -> _native.Subscriber:
         domain = self._find(domain_name)
         try:
-            with self._making:
-                self._alive()
-                return domain.core.subscribe(self._queue_length)
+            return domain.core.subscribe(self._queue_length)
         except CoreError as error:
             raise _failure(error) from None
 
@@ -526,9 +548,8 @@ class Engine:
 
     def providers(self) -> tuple[Provider, ...]:
         """What was picked for each need on this machine, and why nothing better."""
-        with self._making:
-            self._alive()
-            return self._core.providers()
+        self._alive()
+        return self._core.providers()
 
     def limits(self, domain: str) -> tuple[float, int]:
         """The limits in force in a domain, as the kernel rounded them: CPUs and bytes of memory; 0: unlimited."""

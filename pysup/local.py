@@ -102,8 +102,8 @@ def _translate(call: Callable[..., T], *args: int) -> T:
 def _wait(step: Acquire | Until) -> Any:
     """Blocks the thread for what a call must wait for."""
     if isinstance(step, Acquire):
-        step.lock.acquire()  # type: ignore[attr-defined]
-        return None
+        left = -1 if step.deadline is None else max(0, step.deadline - time.monotonic_ns()) / 1e9
+        return step.lock.acquire(timeout=left)  # type: ignore[attr-defined]
     while True:
         left = _native.FOREVER if step.deadline is None else max(0, step.deadline - time.monotonic_ns())
         answer = step.attempt(left)

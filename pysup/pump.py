@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Pump"]
@@ -20,7 +21,7 @@ _SLOW = 1.0  # seconds
 class Pump:
     """Moves what comes out of a pipe into a sink, a piece a step."""
 
-    __slots__ = ("_fd", "_label", "_sink", "lost")
+    __slots__ = ("_fd", "_label", "_sink", "lost", "on_end")
 
     def __init__(self, fd: int, sink: Any, label: str) -> None:
         self._fd = fd
@@ -28,6 +29,8 @@ class Pump:
         self._label = label
         self.lost = 0
         """Bytes that the sink did not take."""
+        self.on_end: Callable[[], object] | None = None
+        """Called before the pipe is closed."""
 
     @property
     def done(self) -> bool:
@@ -56,6 +59,8 @@ class Pump:
         """Lets go of the pipe."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
+            if self.on_end:
+                self.on_end()
             os.close(fd)
         if self.lost:
             _log(f"{self._label}: {self.lost} bytes of output were lost, for the sink had failed")

@@ -6,6 +6,9 @@
  * gives NULL. Handles may be freed in any order: what is left of an ended supervisor or domain gives -ESHUTDOWN or -EBUSY,
  * and a subscriber still gives what was queued. But no other call on the handle that is freed may be under way.
  *
+ * Sizes. A struct that can grow begins with its size, which the caller sets to sizeof, also where it is an output;
+ * another version's is refused with -EINVAL.
+ *
  * Results. A function gives 0 or a count, or a negative errno, and leaves its outputs (`ret`, `ret_…`, last but for the
  * error) untouched when it fails. Where it takes a psup_error, that says in words what was wrong; it may be NULL.
  *
@@ -76,7 +79,11 @@ typedef struct psup_options {
  * error: psup_supervisor_provider says what cannot be had. */
 PSUP_API int psup_supervisor_new(const psup_options *options, psup_supervisor **ret, psup_error *error);
 
-/* Ends all domains as psup_domain_free does, kills what else still runs, removes the cgroups and ends the thread. */
+/* Ends the supervisor; its handles stay valid and say so. From any thread; again: does nothing. Ends all domains as
+ * psup_domain_close does, kills what else still runs, removes the cgroups and ends the thread. */
+PSUP_API void psup_supervisor_close(psup_supervisor *supervisor);
+
+/* Ends it, if it has not ended, and lets go of the handle. */
 PSUP_API psup_supervisor *psup_supervisor_free(psup_supervisor *supervisor);
 
 /* A descriptor (eventfd, non-blocking) that becomes readable whenever a process has ended or what it left behind is
@@ -137,7 +144,11 @@ typedef struct psup_metrics {
 /* A domain that has not been started; its name is unique in its supervisor (-EEXIST). */
 PSUP_API int psup_domain_new(psup_supervisor *supervisor, const char *name, psup_domain **ret, psup_error *error);
 
-/* Ends the domain: kills what runs in it (it waits up to 5 s), and closes its subscribers. */
+/* Ends the domain: kills what runs in it (it waits up to 5 s), and closes its subscribers. The handle stays valid and
+ * says so. From any thread; again: does nothing. */
+PSUP_API void psup_domain_close(psup_domain *domain);
+
+/* Ends it, if it has not ended, and lets go of the handle. */
 PSUP_API psup_domain *psup_domain_free(psup_domain *domain);
 
 /* Makes the domain's cgroups and begins the first cycle. `limits`: NULL for none. -EBUSY: started already. */
