@@ -526,7 +526,8 @@ int psup_process_kill(psup_process *process)
     if (result)
         return result;
     pthread_mutex_lock(&supervisor->lock);
-    bool sent = !process->ended;
+    psup__process_settle(process);
+    bool sent = !process->gone; /* what it has left behind is its descendants, too */
     if (sent) {
         process->killed = true;
         kill_all(process);

@@ -183,8 +183,8 @@ int psup_events_read(psup_events *events, psup_event *ret, size_t count)
     pthread_mutex_lock(&supervisor->lock);
     size_t n =
         psup__queue_take(&events->queue, events->domain->name, ret, count < BATCH ? count : BATCH, done, &n_done);
-    bool closed = events->closed;
-    if (!n && !closed) { /* not before it has been seen to be empty: who takes several at once may still poll */
+    bool more = events->queue.count || events->queue.lost, closed = events->closed;
+    if (!more && !closed) {
         eventfd_t drained;
         eventfd_read(events->fd, &drained);
     }

@@ -53,14 +53,13 @@ CAUSE_OOM_KILLED: int = lib.PSUP_CAUSE_OOM_KILLED
 EVENT_LOSS: int = lib.PSUP_EVENT_LOSS
 
 _EAGAIN, _EINTR, _ETIMEDOUT, _EPIPE = -11, -4, -110, -32
-_BATCH = 64
 
 # No type is made lazily: two threads that made the same one at once would each have their own.
 for _name in ("error", "options", "provider", "limits", "metrics", "spec", "event", "interface"):
     ffi.typeof(f"psup_{_name} *")
 for _name in ("supervisor", "domain", "process", "events"):
     ffi.typeof(f"psup_{_name} **")
-ffi.typeof("psup_event[]"), ffi.typeof("char[]"), ffi.typeof("char **"), ffi.typeof("int[]")
+ffi.typeof("char[]"), ffi.typeof("char **"), ffi.typeof("int[]")
 ffi.typeof("uintptr_t"), ffi.typeof("uintptr_t[]")
 
 
@@ -352,18 +351,22 @@ class Process:
 class Subscriber:
     """A `psup_events`. `read` must be called by one thread at a time."""
 
-    __slots__ = ("_buffer", "_ptr")
+    __slots__ = ("_event", "_ptr")
 
     def __init__(self, ptr: Any) -> None:
         self._ptr = ffi.gc(ptr, lib.psup_events_free)
-        self._buffer = ffi.new("psup_event[]", _BATCH)
+        self._event = ffi.new("psup_event *")
 
-    def read(self) -> list[Termination] | None:
-        """What waits, at most 64; None at the end."""
-        result = lib.psup_events_read(self._ptr, self._buffer, _BATCH)
+    def read(self) -> Termination | None:
+        """The next event, or None when none waits: one by one, so that the descriptor tells whether more do.
+
+        Raises:
+            EOFError: closed, and all was read.
+        """
+        result = lib.psup_events_read(self._ptr, self._event, 1)
         if result == _EPIPE:
-            return None
-        return [_termination(self._buffer[i]) for i in range(_check(result))]
+            raise EOFError("the event stream is closed")
+        return _termination(self._event[0]) if _check(result) else None
 
     def wait(self, wait: int) -> bool:
         """Whether `read` has something to say."""

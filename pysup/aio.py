@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -46,7 +45,6 @@ class AsyncEventStream:
     def __init__(self, core: _native.Subscriber) -> None:
         self._core = core
         self._reading = asyncio.Lock()
-        self._waiting: deque[Event] = deque()
 
     async def read(self, timeout: float | None = None) -> Event:
         """Waits for the next event, at most `timeout` seconds. A cancelled read loses no event.
@@ -65,15 +63,11 @@ class AsyncEventStream:
             raise TimeoutError(f"no event within {timeout} s") from None
 
     def _take(self) -> Event | None:
-        if not self._waiting:
-            try:
-                batch = self._core.read()
-            except CoreError as error:
-                raise FailureError(error.text, errno=error.errno) from None
-            if batch is None:
-                raise EOFError("the event stream is closed")
-            self._waiting.extend(map(to_event, batch))
-        return self._waiting.popleft() if self._waiting else None
+        try:
+            end = self._core.read()
+        except CoreError as error:
+            raise FailureError(error.text, errno=error.errno) from None
+        return None if end is None else to_event(end)
 
     async def _next(self) -> Event:
         async with self._reading:

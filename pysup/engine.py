@@ -328,7 +328,8 @@ class Engine:
             how = f"failed with exit status {end.exit_status}"
         else:
             how = f"was killed by signal {end.signo if end else 0}"
-        # What it has left running may hold the pipe; what it has said itself is there by now.
+        process.kill()  # what it has left running, too
+        yield Until(process.wait, time.monotonic_ns() + KILL_TIMEOUT_NS)
         yield Until(pump.wait, time.monotonic_ns() + HOOK_LAST_WORDS_NS)
         text = bytes(said.data).decode(errors="replace").strip()
         raise FailureError(f"{what} {how}" + (f": {text}" if text else ""), step=hook.name)

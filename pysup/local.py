@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -42,7 +41,6 @@ class EventStream:
     def __init__(self, core: _native.Subscriber) -> None:
         self._core = core
         self._lock = threading.Lock()
-        self._waiting: deque[Event] = deque()
 
     def read(self, timeout: float | None = None) -> Event:
         """Waits for the next event, at most `timeout` seconds.
@@ -54,13 +52,9 @@ class EventStream:
         deadline = None if timeout is None else time.monotonic_ns() + int(max(0, min(timeout, _LONG)) * 1e9)
         while True:
             with self._lock:
-                if not self._waiting:
-                    batch = _translate(self._core.read)
-                    if batch is None:
-                        raise EOFError("the event stream is closed")
-                    self._waiting.extend(map(to_event, batch))
-                if self._waiting:
-                    return self._waiting.popleft()
+                end = _translate(self._core.read)
+            if end is not None:
+                return to_event(end)
             left = _native.FOREVER if deadline is None else deadline - time.monotonic_ns()
             if left <= 0:
                 raise TimeoutError(f"no event within {timeout} s")

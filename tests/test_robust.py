@@ -578,3 +578,131 @@ def test_nested_cgroups_made_inside(driver: Driver, marker: str, end: str) -> No
         driver.kill("p")
     assert processes_of(marker) == []
     assert driver.ended("p") == ("signaled", 9)
+
+
+# --- what fights back ------------------------------------------------------------------------------------
+
+LEADERLESS = """
+import ctypes, sys, threading, time
+def count():
+    n = 0
+    while True:
+        n += 1
+        with open(sys.argv[1], "w") as file: file.write(str(n))
+threading.Thread(target=count).start()
+time.sleep(0.1)
+ctypes.CDLL(None).syscall(60 if sys.maxsize > 2**32 else 1, 0)  # exit(2) ends this thread alone
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the number of exit(2) is that of x86_64")
+def test_a_process_whose_first_thread_has_ended(mode: str, tmp_path: pathlib.Path) -> None:
+    """/proc shows it as a zombie, but it runs."""
+    counter = tmp_path / "counter"
+    with pysup.LocalSupervisor(cgroups=mode, freeze_timeout=0.5) as supervisor:
+        driver = Driver(supervisor)
+        driver.sh("p", f"exec {sys.executable} -S -c '{LEADERLESS}' {counter}")
+        until(lambda: counter.exists() and counter.read_text() > "")
+        time.sleep(0.3)
+        try:
+            supervisor.freeze(FreezeRequest("d"))
+        except FailureError as error:
+            assert "did not freeze" in str(error)  # rather than to say so while it runs
+        else:
+            before = counter.read_text()
+            time.sleep(0.1)
+            assert counter.read_text() == before
+            supervisor.thaw(ThawRequest("d"))
+        driver.kill("p")
+        assert driver.ended("p") == ("signaled", 9)
+
+
+@pytest.mark.root
+def test_a_process_that_has_left_its_cgroup(mode: str) -> None:
+    with pysup.LocalSupervisor(cgroups=mode) as supervisor:
+        driver = Driver(supervisor)
+        if {p.need: p.choice for p in supervisor.providers()}["tree"] != "cgroup v2":
+            pytest.skip("there are no cgroups for processes in this mode")
+        script = """
+            mount=$(grep ' - cgroup2 ' /proc/self/mountinfo | head -1 | cut -d' ' -f5)
+            echo $$ > "$mount/cgroup.procs" && grep -q '^0::/$' /proc/self/cgroup || exit 90
+            echo out; sleep 600
+        """
+        for name in ("killed", "stopped"):
+            read_end, write_end = os.pipe()
+            with open(read_end, "rb") as said, open(write_end, "wb") as out:
+                driver.sh(name, script, stdout=out)
+                out.close()
+                assert said.readline() == b"out\n"
+        driver.kill("killed")
+        assert driver.ended("killed") == ("signaled", 9)
+        driver.stop()
+        assert driver.ended("stopped") == ("signaled", 9)
+
+
+def test_exit_from_several_threads_while_others_call(mode: str) -> None:
+    for _ in range(5):
+        supervisor = pysup.LocalSupervisor(cgroups=mode)
+        driver = Driver(supervisor)
+        for number in range(5):
+            driver.exec(f"p{number}", "/bin/sleep", "600")
+        ended = threading.Event()
+
+        def ask(supervisor: pysup.LocalSupervisor = supervisor, ended: threading.Event = ended) -> None:
+            while not ended.is_set():
+                try:
+                    supervisor.limits("d")
+                    supervisor.providers()
+                    supervisor.fileno()
+                except pysup.SupervisorError:
+                    return
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        threads += [threading.Thread(target=supervisor.exit) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads[3:]:
+            thread.join(PATIENCE)
+        ended.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+def test_exec_in_a_domain_that_has_used_up_its_cpu_time(mode: str) -> None:
+    from pysup.model import CgroupProfileConfig, CgroupProfiles, ConfigureRequest
+
+    with pysup.LocalSupervisor(cgroups=mode) as supervisor:
+        profile = CgroupProfileConfig(0.01, 0)
+        try:
+            supervisor.configure(
+                ConfigureRequest("d", cgroup_profiles=CgroupProfiles(profile, profile), start_profile="throttled")
+            )
+        except FailureError as error:
+            pytest.skip(f"no CPU limit: {error.message}"[:60])
+        driver = Driver(supervisor)
+        for number in range(4):
+            driver.sh(f"burner{number}", "while :; do :; done")
+        time.sleep(0.3)
+        for number in range(5):
+            driver.exec(f"p{number}", "/bin/sleep", "600")  # a burner a second would be the helper's share
+        assert supervisor.limits("d") == (0.01, 0)
+
+
+def test_a_keeper_that_was_killed_is_replaced(mode: str) -> None:
+    with pysup.LocalSupervisor(cgroups=mode) as supervisor:
+
+        def keepers() -> set[int]:
+            found = set()
+            for pid in children():
+                with contextlib.suppress(OSError):
+                    if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"pysup-init\0keep\0"):
+                        found.add(pid)
+            return found
+
+        before = keepers()
+        if not before:
+            pytest.skip("there are no cgroups in this mode")
+        os.kill(next(iter(before)), 9)
+        until(lambda: keepers() - before)
+        supervisor.ping()

@@ -213,7 +213,7 @@ PSUP_API int psup_process_pid(const psup_process *process);
 PSUP_API int psup_process_signal(psup_process *process, int signal);
 
 /* Sends SIGKILL to the process and all its descendants, whatever group or session they moved to, frozen or not; does
- * not wait. 0, also where the process has ended. */
+ * not wait. 0, also where the process has ended: then what it has left behind is killed. */
 PSUP_API int psup_process_kill(psup_process *process);
 
 /* Waits until the process has ended and its event is queued and, if it was killed by psup_process_kill, until its
