@@ -509,3 +509,19 @@ def test_one_of_two_domains_out_of_memory(mode: str) -> None:
         driver.sh("eater", EAT)
         assert driver.ended("eater") == ("oom_killed", 9)
         assert other.ended("eater") == ("exited", 4)
+
+
+def test_a_read_without_patience(d: Driver) -> None:
+    """What waits is had however short the time-out."""
+    with pytest.raises(TimeoutError):
+        d.stream.read(0)
+    d.sh("p", "exit 0")
+
+    def read() -> Event | None:
+        try:
+            event: Event = d.stream.read(0)
+        except TimeoutError:
+            return None
+        return event
+
+    assert until(read).event.name == "p"
