@@ -610,8 +610,8 @@ int psup__limits_check(const struct psup__cgroups *cgroups, const psup_limits *l
                           cgroups->needs[PSUP_NEED_MEMORY_LIMIT].reason);
     if (limits->memory_bytes && limits->memory_bytes < (uint64_t)sysconf(_SC_PAGESIZE))
         return psup__fail(error, EINVAL, "memory_limit_bytes",
-                          "memory_limit_bytes must be 0 (none) or at least %ld, a page, not %llu", sysconf(_SC_PAGESIZE),
-                          (unsigned long long)limits->memory_bytes);
+                          "memory_limit_bytes must be 0 (none) or at least %ld, a page, not %llu",
+                          sysconf(_SC_PAGESIZE), (unsigned long long)limits->memory_bytes);
     return 0;
 }
 

@@ -219,7 +219,8 @@ static void kill_all(psup_domain *domain, bool again)
     const struct psup__group *group = &domain->group;
     /* One by one too: who may write to cgroupfs can have moved itself out. */
     pthread_mutex_lock(&domain->supervisor->lock);
-    for (const struct psup_process *process = domain->processes; process && group->fds[PSUP__V2] >= 0; process = process->next)
+    for (const struct psup_process *process = domain->processes; process && group->fds[PSUP__V2] >= 0;
+         process = process->next)
         if (!process->ended)
             syscall(SYS_pidfd_send_signal, process->pidfd, SIGKILL, NULL, 0);
     pthread_mutex_unlock(&domain->supervisor->lock);

@@ -248,7 +248,7 @@ struct psup_domain {
     psup_domain *next;
     pthread_mutex_t lock; /* for all calls on the domain; taken before the supervisor's */
     enum psup__state state;
-    bool measured; /* STOPPING: the cycle has ended */
+    bool measured;                  /* STOPPING: the cycle has ended */
     unsigned rounds, freeze_rounds; /* how often it was told to stop, and the v1 freezer to freeze */
     struct psup__group group;
     struct psup__init helper;

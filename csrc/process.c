@@ -26,9 +26,9 @@
 #define TREE_ROUNDS 8
 #define LET_DIE_NS (100 * PSUP__MS) /* how long to wait for the domain's lock where v1 holds SIGKILL back */
 #define LOOK_MAX_NS (10 * PSUP__MS)
-#define LOOKS 8 /* after so many a kill is repeated, for it need not be atomic */
-#define SHIM_NS (300 * 1000ull)     /* how long to wait for the end of a shim before its tree is looked for */
-#define SPIN_NS (100 * 1000ull)     /* how long to wait awake for the end of what was killed */
+#define LOOKS 8                 /* after so many a kill is repeated, for it need not be atomic */
+#define SHIM_NS (300 * 1000ull) /* how long to wait for the end of a shim before its tree is looked for */
+#define SPIN_NS (100 * 1000ull) /* how long to wait awake for the end of what was killed */
 #define LOOK_NS (50 * 1000ull) /* how soon to look whether the killed descendants are gone; doubled up to LOOK_MAX_NS */
 
 static const char *const STEPS[] = {
@@ -251,8 +251,8 @@ static void bury(const struct psup__born *born, bool reap)
  * then there is a new one, and the request is made again if the first can't have heard it. If it may have, the leaf is
  * emptied instead, for a process could be in it that no one knows.
  */
-static int spawn_by_helper(psup_domain *domain, const psup_spec *spec, struct psup__leaf *leaf,
-                           struct psup__born *ret, psup_error *error)
+static int spawn_by_helper(psup_domain *domain, const psup_spec *spec, struct psup__leaf *leaf, struct psup__born *ret,
+                           psup_error *error)
 {
     psup_error ignored;
     int result = -ENOTCONN;
