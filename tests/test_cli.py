@@ -91,7 +91,6 @@ def test_help_of_run_tells_the_exit_statuses() -> None:
 BUFFERING = pytest.mark.parametrize("unbuffered", ["", "1"])
 
 
-@pytest.mark.kernel
 @BUFFERING
 def test_output_into_a_closed_pipe_is_silent(unbuffered: str) -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
@@ -142,7 +141,6 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], words: list[str
 # --- run: streams, status, surroundings ------------------------------------------------------------------
 
 
-@pytest.mark.kernel
 def test_streams_pass_through() -> None:
     result = sh("cat; echo out; echo err >&2", input="in\n")
     assert result.returncode == 0
@@ -154,7 +152,6 @@ def test_streams_pass_through() -> None:
     assert "peak memory" in rest[0]
 
 
-@pytest.mark.kernel
 def test_streams_are_the_same_files_and_there_are_no_others() -> None:
     ours = [os.stat("/dev/null")] * 3
     result = run(
@@ -176,7 +173,6 @@ def test_streams_are_the_same_files_and_there_are_no_others() -> None:
     assert len(descriptors) <= 5  # with the copy of 2 and the directory's own
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(closed: str, tmp_path: pathlib.Path) -> None:
     script = f'"$@" {closed}'
@@ -200,7 +196,6 @@ def test_closed_streams(closed: str, tmp_path: pathlib.Path) -> None:
     assert mark.read_text() == "x\n"
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("status", [0, 1, 77, 255])
 def test_exit_status_is_the_command_s(status: int) -> None:
     assert sh(f"exit {status}").returncode == status
@@ -214,13 +209,11 @@ def test_exit_status_of_a_signal(name: str) -> None:
     assert f"killed by SIG{name}" in result.stderr
 
 
-@pytest.mark.kernel
 def test_a_command_without_dashes_keeps_its_own() -> None:
     result = run("--quiet", "echo", "--json", "--", "-n")
     assert (result.stdout, result.stderr) == ("--json -- -n\n", "")
 
 
-@pytest.mark.kernel
 def test_command_is_not_there(tmp_path: pathlib.Path) -> None:
     assert_fails(run("--", "no-such-command"), 127, "no-such-command", "not found")
     assert_fails(run("--", "/no/such/command"), 127, "/no/such/command")
@@ -228,7 +221,6 @@ def test_command_is_not_there(tmp_path: pathlib.Path) -> None:
     assert_fails(run("--", "two\nlines"), 127, "two lines")
 
 
-@pytest.mark.kernel
 def test_command_cannot_be_executed(tmp_path: pathlib.Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("no program")
@@ -239,7 +231,6 @@ def test_command_cannot_be_executed(tmp_path: pathlib.Path) -> None:
     assert_fails(run("--", str(plain)), 126, str(plain))
 
 
-@pytest.mark.kernel
 def test_command_is_looked_up_in_its_own_path(tmp_path: pathlib.Path) -> None:
     tool = tmp_path / "bin" / "my-tool"
     tool.parent.mkdir()
@@ -252,13 +243,11 @@ def test_command_is_looked_up_in_its_own_path(tmp_path: pathlib.Path) -> None:
     assert (result.returncode, result.stdout) == (0, "found\n")
 
 
-@pytest.mark.kernel
 def test_environment() -> None:
     result = sh('echo "$INHERITED $A $B"', "--env", "A=1", "--env", "B=x=y", env={**os.environ, "INHERITED": "i"})
     assert result.stdout == "i 1 x=y\n"
 
 
-@pytest.mark.kernel
 def test_environment_need_not_be_unicode() -> None:
     command = [os.fsencode(each) for each in PYSUP]
     command += [b"run", b"--quiet", b"--env", b"X=\xff", b"--", b"/bin/sh", b"-c", b'echo "$X$Y"']
@@ -267,7 +256,6 @@ def test_environment_need_not_be_unicode() -> None:
     assert (result.stdout, result.stderr) == (b"\xff\xfe\n", b"")
 
 
-@pytest.mark.kernel
 def test_arguments_need_not_be_unicode() -> None:
     command = [os.fsencode(each) for each in PYSUP]
     command += [b"run", b"--quiet", b"--", b"/bin/echo", b"\xfe"]
@@ -275,21 +263,18 @@ def test_arguments_need_not_be_unicode() -> None:
     assert (result.stdout, result.stderr) == (b"\xfe\n", b"")
 
 
-@pytest.mark.kernel
 def test_working_directory(tmp_path: pathlib.Path) -> None:
     (tmp_path / "sub").mkdir()
     assert sh("pwd -P", cwd=tmp_path).stdout.strip() == str(tmp_path.resolve())
     assert sh("pwd -P", "--cwd", "sub", cwd=tmp_path).stdout.strip() == str((tmp_path / "sub").resolve())
 
 
-@pytest.mark.kernel
 @pytest.mark.root
 def test_user() -> None:
     assert sh("id -u; id -g; id -G", "--user", "65534:65533").stdout == "65534\n65533\n65533\n"
     assert sh("id -u; id -g", "--user", "0").stdout == "0\n0\n"
 
 
-@pytest.mark.kernel
 def test_what_the_command_leaves_behind_is_killed() -> None:
     result = sh("sleep 3600 & echo $!", "--quiet", stdin=subprocess.DEVNULL)
     assert result.returncode == 0
@@ -303,7 +288,6 @@ def test_what_the_command_leaves_behind_is_killed() -> None:
 # --- run: the summary ------------------------------------------------------------------------------------
 
 
-@pytest.mark.kernel
 def test_quiet_says_nothing() -> None:
     assert sh("exit 3", "--quiet").stderr == ""
 
@@ -357,7 +341,6 @@ Start = Callable[..., "subprocess.Popen[str]"]
 WAIT = "while :; do sleep 0.1; done"
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "WINCH"])
 def test_signal_is_passed_on(running: Start, name: str) -> None:
     process = running(f"trap 'echo got {name}; exit 7' {name}; echo ready; {WAIT}")
@@ -366,7 +349,6 @@ def test_signal_is_passed_on(running: Start, name: str) -> None:
     assert (process.returncode, out) == (7, f"got {name}\n")
 
 
-@pytest.mark.kernel
 def test_ctrl_c_ends_the_command_with_the_shell_s_status(running: Start) -> None:
     process = running(f"echo ready; {WAIT}")
     process.send_signal(signal.SIGINT)
@@ -388,7 +370,6 @@ def test_second_ctrl_c_kills(running: Start) -> None:
     assert "killed by SIGKILL" in err
 
 
-@pytest.mark.kernel
 def test_ignored_signal_stays_ignored() -> None:
     """As under nohup."""
     command = [*PYSUP, "run", "--quiet", "--", "/bin/sh", "-c", "echo ready; read line; echo $line"]
@@ -407,7 +388,6 @@ def test_ignored_signal_stays_ignored() -> None:
     assert (process.returncode, out) == (0, "still here\n")
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("timeout", ["100ms", "0.1", "0.1s"])
 def test_timeout_terminates(timeout: str) -> None:
     result = sh(WAIT, "--timeout", timeout, "--json")
@@ -425,7 +405,6 @@ def test_timeout_kills_what_does_not_terminate() -> None:
     assert "timed out: killed by SIGKILL" in result.stderr
 
 
-@pytest.mark.kernel
 def test_timeout_that_is_not_needed() -> None:
     assert sh("exit 4", "--timeout", "1h").returncode == 4
 
@@ -454,7 +433,6 @@ def test_cpu_limit() -> None:
     assert 0 < report["domain_cpu_run_ns"] < 0.5 * report["wall_ns"]
 
 
-@pytest.mark.kernel
 def test_limit_that_cannot_be_had() -> None:
     with pysup.LocalSupervisor() as supervisor:
         reasons = {each.need: each.reason for each in supervisor.providers() if each.choice == "none"}
@@ -481,7 +459,6 @@ def test_doctor() -> None:
     assert "\033" not in result.stdout
 
 
-@pytest.mark.kernel
 def test_doctor_json() -> None:
     result = pysup_("doctor", "--json")
     assert (result.returncode, result.stderr, result.stdout.count("\n")) == (0, "", 1)
@@ -512,7 +489,6 @@ def test_demo() -> None:
     assert "█" in result.stdout
 
 
-@pytest.mark.kernel
 def test_demo_in_ascii() -> None:
     result = pysup_("demo", env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert_demo(result)
@@ -521,7 +497,6 @@ def test_demo_in_ascii() -> None:
     assert "###" in result.stdout
 
 
-@pytest.mark.kernel
 def test_ctrl_c_ends_the_demo() -> None:
     process = subprocess.Popen(
         [*PYSUP, "demo"],
@@ -538,7 +513,6 @@ def test_ctrl_c_ends_the_demo() -> None:
     assert (process.returncode, err) == (128 + signal.SIGINT, "pysup: interrupted\n")
 
 
-@pytest.mark.kernel
 @BUFFERING
 def test_full_disk_is_said_in_one_line(unbuffered: str) -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
@@ -581,7 +555,6 @@ def test_without_rights(nobody: dict[str, Any]) -> None:
     assert_fails(run("--user", "0", "--", "true", **nobody), 125, "--user")
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*.py")), ids=lambda path: path.stem)
 def test_example(example: pathlib.Path) -> None:
     result = subprocess.run([sys.executable, example], cwd="/", capture_output=True, text=True, timeout=PATIENCE)
@@ -589,7 +562,6 @@ def test_example(example: pathlib.Path) -> None:
     assert len(result.stdout.splitlines()) >= 3
 
 
-@pytest.mark.kernel
 def test_example_of_the_readme() -> None:
     readme = ROOT / "README.md"
     if not readme.is_file():

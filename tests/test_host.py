@@ -32,7 +32,7 @@ from pysup.model import EventsRequest, ExecRequest, FreezeRequest, KillRequest, 
 
 pytestmark = pytest.mark.kernel
 
-SLOW = 10 if "QEMU" in pathlib.Path("/proc/cpuinfo").read_text() else 1
+SLOW = 10 if support.EMULATED else 1
 # From Linux 6.15 the kernel tells the status of a process that someone else has waited for.
 EXACT = tuple(int(part) for part in platform.release().split(".")[:2]) >= (6, 15)
 

@@ -40,7 +40,7 @@ from pysup.model import (
 pytestmark = pytest.mark.kernel
 
 # Under emulation everything takes ten times as long.
-SLOW = 10 if "QEMU" in pathlib.Path("/proc/cpuinfo").read_text() else 1
+SLOW = 10 if support.EMULATED else 1
 
 
 class Driver(support.Driver):
