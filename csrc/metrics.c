@@ -277,7 +277,12 @@ int psup__cycle_begin(psup_domain *domain)
 {
     if (domain->group.peak_resets && pwrite(domain->group.peak, "0", 1, 0) < 0)
         domain->group.peak_resets = false; /* then the peak is that since the domain's start */
-    return take_sample(domain, &domain->cycle.begin, NULL);
+    int result = take_sample(domain, &domain->cycle.begin, NULL);
+    /* A task counts as frozen a moment before it leaves the CPU, so the last of its time may be booked after the freeze:
+     * it belongs to the next cycle, rather than to none. */
+    if (!result && domain->state == PSUP__FROZEN)
+        domain->cycle.begin.domain_cpu = domain->cycle.end.domain_cpu;
+    return result;
 }
 
 static uint64_t since(uint64_t begin, uint64_t end)

@@ -480,7 +480,7 @@ int psup_process_signal(psup_process *process, int signal)
             if (!result && kill(-process->pid, signal) < 0)
                 result = -errno;
         }
-        if (result == -ESRCH || result == -EPIPE)
+        if (result == -ESRCH || result == -EPIPE || result == -ECONNRESET)
             result = 0; /* it ends just now */
     }
     pthread_mutex_unlock(&supervisor->lock);

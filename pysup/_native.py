@@ -169,8 +169,13 @@ class Supervisor:
     def domain(self, name: str) -> Domain:
         """A new domain."""
         ret, error = ffi.new("psup_domain **"), ffi.new("psup_error *")
-        _check(lib.psup_domain_new(self._ptr, name.encode(), ret, error), error)
-        return Domain(self._ptr, ret[0])
+        try:
+            _check(lib.psup_domain_new(self._ptr, name.encode(), ret, error), error)
+            return Domain(self._ptr, ret[0])
+        except KeyboardInterrupt:  # it came during the call: its name would be taken for ever
+            if ret[0]:
+                lib.psup_domain_close(ret[0])
+            raise
 
     def spawn(self, domain: Domain | None, spec: Spec) -> Process:
         """Starts a process, in a domain or outside of all."""

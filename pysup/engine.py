@@ -236,11 +236,16 @@ class Engine:
             self._alive()
             domain = self._domains.get(name)
             if domain is None:
+                core = None
                 try:
                     core = self._core.domain(name)
+                    domain = self._domains[name] = Domain(name, core, self._make_lock())
                 except CoreError as error:
                     raise _failure(error) from None
-                domain = self._domains[name] = Domain(name, core, self._make_lock())
+                except KeyboardInterrupt:
+                    if core and name not in self._domains:
+                        core.close()
+                    raise
         return domain
 
     # -- containers
