@@ -147,14 +147,14 @@ sanitize-thread: $(VENV)/.tools
 	$(call run_ctest,tsan,TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(SETARCH))
 
 # The instrumented package stands before the one in .venv, for as long as the environment says so.
-# Programs that the tests start are preloaded too, and one that is to die of SIGSEGV must do so: handle_segv=0.
+# Programs that the tests start are preloaded too, and one that is to die of SIGSEGV must do so: handle_segv=0:handle_sigbus=0:handle_sigfpe=0.
 sanitize-python: install
 	rm -rf build/asan-site
 	$(PIP) install $(BUILD_WHEEL) -C build-dir=build/asan-python -C cmake.define.PSUP_SANITIZE='address,undefined' \
 	    --target build/asan-site .
 	PYSUP_SANITIZED=1 PYTHONPATH="$(CURDIR)/build/asan-site" PYTHONMALLOC=malloc \
-	    LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:handle_segv=0 UBSAN_OPTIONS=$(UBSAN) \
-	    $(BIN)/pytest -p no:cacheprovider $(PYTEST_ARGS)
+	    LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_sigfpe=0 UBSAN_OPTIONS=$(UBSAN) \
+	    $(BIN)/pytest -p no:cacheprovider -m kernel $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: install $(VENV)/.bench ## the benchmarks, beside the bare C limit; ends with the table of ratios
