@@ -267,8 +267,7 @@ def test_exec_failures_do_not_add_up(mode: str) -> None:
                 with pytest.raises(FailureError):
                     driver.exec("p", "/nowhere/x")
         driver.quiet()
-        if mode != "none":
-            root = next(iter(possessions()["cgroups"]))
+        for root in possessions()["cgroups"]:  # none where there are no rights
             assert sum(1 for _ in os.walk(root)) < 10
 
 
