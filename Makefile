@@ -163,7 +163,7 @@ bench: install $(VENV)/.bench ## the benchmarks, beside the bare C limit; ends w
 
 .PHONY: test-vm
 test-vm: install ## the kernel-facing tests in a virtual machine (needs QEMU and a kernel image)
-	$(BIN)/python tests/vm/run --wheel "$$(ls build/wheel/libpysup-*.whl)"
+	$(BIN)/python tests/vm/run --wheel "$$(ls build/wheel/libpysup-*.whl)" -- -m kernel --ignore-glob='*/test_input.py'
 
 .PHONY: clean
 clean: ## remove all that make has made
