@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, suppress
 from enum import Enum
@@ -158,7 +159,7 @@ def _failure(error: CoreError, prefix: str = "") -> FailureError:
     return FailureError(prefix + error.text, errno=error.errno, step=error.step or None)
 
 
-class Engine:
+class Engine(ABC):
     """All that a supervisor in this process does. How it waits is its subclass's affair."""
 
     def __init__(
@@ -197,11 +198,13 @@ class Engine:
 
     # -- for the subclasses
 
+    @abstractmethod
     def _make_lock(self) -> Lock:
-        raise NotImplementedError
+        """A lock that `Acquire` can wait for."""
 
+    @abstractmethod
     def _start_pump(self, pump: Pump, fd: int) -> None:
-        raise NotImplementedError
+        """Sees to it that the pump steps whenever `fd` has something."""
 
     # -- what they all begin with
 
